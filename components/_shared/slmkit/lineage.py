@@ -1,0 +1,69 @@
+"""Where an output came from: hashes of the inputs, the component and its version, the parameters."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slmkit.records import whole_file
+
+NAME = "lineage.json"
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes; of a folder, the hash over names and hashes of its files, lineage left out."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
+
+
+def read(output: Path) -> dict[str, Any]:
+    """The lineage that stands with an output, or an empty dict where there is none."""
+    path = _path(output)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write(args: Any, spec_path: Path) -> None:
+    """Write the lineage of a finished component beside each output file and into each output folder.
+
+    ``args`` is the component's dataclass. The lineage of an input is carried along under ``inputs.<port>.lineage``
+    where it can be seen, so that a model knows the documents that it was made from.
+    """
+    spec = yaml.safe_load(spec_path.read_text(encoding="utf-8"))
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args)}
+    paths = {name: value for name, value in values.items() if isinstance(value, Path)}
+    outputs = set(spec["outputs"])
+    entry = {
+        "component": spec["name"],
+        "version": str(spec["version"]),
+        "inputs": {name: _input(path) for name, path in paths.items() if name not in outputs},
+        "parameters": {name: value for name, value in values.items() if name not in paths and value is not None},
+    }
+    for name in outputs:
+        path = paths.get(name)
+        if path is not None and path.exists():
+            with whole_file(_path(path)) as partial:
+                partial.write_text(json.dumps(entry, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _input(path: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"sha256": sha256(path)}
+    if earlier := read(path):
+        entry["lineage"] = earlier
+    return entry
+
+
+def _path(output: Path) -> Path:
+    return output / NAME if output.is_dir() else output.with_name(f"{output.name}.{NAME}")

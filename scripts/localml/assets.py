@@ -1,0 +1,46 @@
+"""Where the data of a job file lies on this machine: local paths, and `azureml:` references by a registry file."""
+
+from pathlib import Path
+
+import yaml
+
+from localml.errors import RunError
+
+
+class Assets:
+    """Resolves the ``path`` of an input. ``registry`` is a YAML file of ``reference: local path`` lines, where a
+    reference may be the beginning of a longer one (a datastore, a registry)."""
+
+    def __init__(self, job_folder: Path, registry: Path) -> None:
+        self._job_folder = job_folder
+        self._registry = registry
+        self._known: dict[str, str] = {}
+        if registry.is_file():
+            content = yaml.safe_load(registry.read_text(encoding="utf-8")) or {}
+            if not isinstance(content, dict):
+                raise RunError(f"{registry}: expected lines of the form 'azureml:name:version: path'")
+            self._known = {str(key): str(value) for key, value in content.items()}
+
+    def resolve(self, where: str, reference: str) -> Path:
+        """The absolute local path of what a job file names; raises ``RunError`` where there is nothing."""
+        if reference.startswith("azureml:"):
+            path = self._registered(where, reference)
+        elif "://" in reference and not reference.startswith("file://"):
+            raise RunError(f"{where}: {reference} is not on this machine; download it and --set its local path")
+        else:
+            path = self._job_folder / reference.removeprefix("file://")
+        path = path.resolve()
+        if not path.exists():
+            raise RunError(f"{where}: no file or folder at {path}")
+        if path.is_dir() and not any(path.iterdir()):
+            raise RunError(f"{where}: the folder {path} is empty")
+        return path
+
+    def _registered(self, where: str, reference: str) -> Path:
+        for known in sorted(self._known, key=len, reverse=True):
+            rest = reference.removeprefix(known)
+            if reference.startswith(known) and (not rest or known.endswith("/") or rest.startswith("/")):
+                return self._registry.parent / Path(self._known[known]).expanduser() / rest.strip("/")
+        raise RunError(
+            f"{where}: {reference} is not on this machine; add '{reference}: <local path>' to {self._registry}"
+        )

@@ -1,0 +1,152 @@
+#!/usr/bin/env python
+"""Run an Azure ML pipeline job on this machine; the flags are those of `az ml job create`."""
+
+import argparse
+import datetime
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from localml import graph, jobfile
+from localml.assets import Assets
+from localml.environments import Environments
+from localml.errors import RunError
+from localml.progress import Progress
+from localml.runner import Runner, StepError, link_outputs, summary_texts
+from localml.tracking import Tracker
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--file", "-f", type=Path, required=True, help="pipeline job YAML, for example pipelines/jobs/demo.yml"
+    )
+    parser.add_argument(
+        "--set", action="append", nargs="+", default=[], metavar="KEY=VALUE", help="update a value of the file"
+    )
+    parser.add_argument("--name", "-n", help="name of the job; made from the time when not given")
+    parser.add_argument("--stream", "-s", action="store_true", help="show what the steps print")
+    parser.add_argument("--dry-run", action="store_true", help="check the file and show the plan; run nothing")
+    parser.add_argument(
+        "--env",
+        choices=["current", "isolated"],
+        default="current",
+        help="run steps in this interpreter, or each in a venv made from its environment's pins",
+    )
+    parser.add_argument("--force-rerun", action="store_true", help="reuse nothing")
+    parser.add_argument("--root", type=Path, default=Path(".local"), help="where runs are kept (default .local)")
+    parser.add_argument(
+        "--assets", type=Path, help="YAML file of 'azureml:...: local path' lines (default ROOT/assets.yml)"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks, of the steps too")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job and return the exit code: 0 done, 1 failed, 2 refused before anything ran, 130 interrupted."""
+    args = _arguments(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop is a stop, whoever asks for it
+    if args.debug:
+        os.environ["SLMKIT_DEBUG"] = "1"
+    try:
+        return _run(args)
+    except StepError as error:
+        _report(args, error)
+        print(error.details(), end="", file=sys.stderr)
+        print("  what finished is kept: the same command goes on from there", file=sys.stderr)
+        return 1
+    except RunError as error:
+        _report(args, error)
+        return 2
+    except OSError as error:
+        _report(args, f"{error.strerror}: {error.filename or args.root}; what finished is kept")
+        return 1
+    except KeyboardInterrupt:
+        print("run.py: interrupted; what finished is kept: the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _report(args: argparse.Namespace, error: object) -> None:
+    if args.debug:
+        traceback.print_exc()
+    print(f"run.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _run(args: argparse.Namespace) -> int:
+    name = args.name or f"{args.file.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    root = args.root.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    # MLflow loads beside azure-ai-ml: each takes a second or two.
+    tracker = None if args.dry_run else Tracker(root, experiment=args.file.stem, job_name=name)
+    job = jobfile.load(args.file, [setting for group in args.set for setting in group])
+    steps = graph.build(job)
+    runner = Runner(
+        steps,
+        name,
+        root,
+        Assets(args.file.resolve().parent, args.assets or root / "assets.yml"),
+        Environments(root, args.env),
+        tracker,
+        Progress(list(steps.steps), stream=args.stream),
+        force_rerun=args.force_rerun or bool(getattr(job.settings, "force_rerun", False)),
+    )
+    runner.check()
+    if tracker is None:
+        return _show_plan(args.file, runner)
+    started, status = time.monotonic(), "FAILED"
+    tracker.open()
+    try:
+        with runner.progress:
+            runner.run()
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        outputs = link_outputs(runner, root / "jobs" / name)
+        tracker.close(status)
+    _show_summary(runner, name, root, outputs, tracker.uri, time.monotonic() - started)
+    return 0
+
+
+def _show_plan(file: Path, runner: Runner) -> int:
+    """The steps in the order in which they would run, with what each reads and gives."""
+    print(f"{file}: valid; {len(runner.graph.steps)} steps")
+    for name, step in runner.graph.steps.items():
+        if found := runner.known(step):
+            runner.finished[name] = found
+        state = "reuse" if name in runner.finished else "run"
+        after = f" after {', '.join(sorted(step.needs))}" if step.needs else ""
+        print(f"  {state:<6}{name} ({step.component_name}){after}")
+        for port, binding in step.inputs.items():
+            value = binding.value if isinstance(binding, graph.Literal) else binding
+            source = getattr(binding, "path", None) or (
+                f"{binding.step}.{binding.port}" if isinstance(binding, graph.FromStep) else value
+            )
+            print(f"          {port} = {source}")
+    return 0
+
+
+def _show_summary(
+    runner: Runner, name: str, root: Path, outputs: dict[str, Path], tracking_uri: str, seconds: float
+) -> None:
+    for text in summary_texts(runner):
+        print(f"\n{text}")
+    ran = len(runner.finished) - len(runner.reused)
+    print(f"\n{name}: {ran} steps run, {len(runner.reused)} reused, {seconds:.1f} s")
+    here = Path.cwd()
+    for port, path in outputs.items():
+        report = path / "report.html"
+        shown = report if report.is_file() else path
+        print(f"  {port:<16} {shown.relative_to(here) if shown.is_relative_to(here) else shown}")
+    folder = root / "jobs" / name
+    print(f"  {'all outputs':<16} {folder.relative_to(here) if folder.is_relative_to(here) else folder}")
+    print(f"  {'MLflow':<16} {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
