@@ -1,10 +1,13 @@
 """Where the data of a job file lies on this machine: local paths, and `azureml:` references by a registry file."""
 
+import re
 from pathlib import Path
 
 import yaml
 
 from localml.errors import RunError
+
+_SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
 
 
 class Assets:
@@ -23,6 +26,8 @@ class Assets:
 
     def resolve(self, where: str, reference: str) -> Path:
         """The absolute local path of what a job file names; raises ``RunError`` where there is nothing."""
+        if _SHORT_NAME.fullmatch(reference) and not (self._job_folder / reference).exists():
+            reference = f"azureml:{reference}"  # azure-ai-ml takes the prefix off the inputs of a node
         if reference.startswith("azureml:"):
             path = self._registered(where, reference)
         elif "://" in reference and not reference.startswith("file://"):

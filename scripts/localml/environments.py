@@ -1,6 +1,7 @@
 """The interpreter of a step: this one, or a virtual environment made from the pins of the step's environment."""
 
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 from typing import Any
@@ -43,8 +45,11 @@ class Environments:
         return folder / "bin"
 
 
+@functools.cache
 def _installed_packages() -> str:
-    names = sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions())
+    site = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    # A set: once the importlib_metadata backport is imported, every distribution is found twice.
+    names = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions(path=site)})
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 

@@ -93,7 +93,7 @@ def _expand(nodes: dict[str, Any], parent: Bound, prefix: str) -> tuple[dict[str
                 f"{prefix}{name}: a {node.type} node cannot run on this machine yet; run this job on Azure ML"
             )
         if isinstance(node.component, str):
-            raise RunError(f"{prefix}{name}: {node.component} is in a workspace; give the component's file instead")
+            raise RunError(f"{prefix}{name}: component {node.component} is in a workspace; name its file instead")
     # A pipeline component's outputs are known once it is expanded, so nodes wait for those that they read from.
     while pending:
         ready = [name for name, node in pending.items() if not (_nodes_read(node) & _pipelines(pending, but=name))]
@@ -128,9 +128,6 @@ def _bind(
     prefix: str,
 ) -> Bound:
     ports = node.component.inputs
-    for name in node.inputs:
-        if name not in ports:
-            raise RunError(f"{where}: the component has no input {name!r}; it has: {', '.join(ports)}")
     bound: Bound = {}
     for name, port in ports.items():
         given = node.inputs[name]._data if name in node.inputs else None

@@ -40,6 +40,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
         raise RunError(f"{path}: refused by azure-ai-ml: {_first_complaint(error)}") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path}: azure-ai-ml cannot read this: {type(error).__name__}: {error}") from error
+    _check_node_inputs(path, job)
     # A compute is a matter of the workspace, so its absence does not stop a run on this machine.
     complaints = {where: what for where, what in result.error_messages.items() if not where.endswith("compute")}
     if complaints:
@@ -73,6 +74,16 @@ def _check_key(path: Path, key: str) -> None:
         name = rest.partition(".")[0]
         if name not in known:
             raise RunError(f"--set {key}: the job has no {section[:-1]} {name!r}; it has: {', '.join(known) or 'none'}")
+
+
+def _check_node_inputs(path: Path, job: Any) -> None:
+    """azure-ai-ml drops an input that the component does not have: a misspelled name would pass for its default."""
+    nodes = yaml.safe_load(path.read_text(encoding="utf-8")).get("jobs") or {}
+    for name, node in job.jobs.items():
+        ports = getattr(node.component, "inputs", None)
+        for given in nodes.get(name, {}).get("inputs") or {}:
+            if ports is not None and given not in ports:
+                raise RunError(f"{path}: jobs.{name}: the component has no input {given!r}; it has: {', '.join(ports)}")
 
 
 def _first_complaint(error: Exception) -> str:

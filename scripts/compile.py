@@ -1,0 +1,151 @@
+#!/usr/bin/env python
+"""Compile pipelines and presets into the files that `az ml job create -f` and `scripts/run.py -f` take.
+
+A preset gives one job in pipelines/jobs/; a pipeline that is a node of another gives a pipeline component in
+pipelines/components/, since a job file can only name the component of a node, not hold it.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from localml.errors import RunError
+from localml.jobfile import quiet
+
+ROOT = Path(__file__).resolve().parent.parent
+PIPELINES = ROOT / "pipelines"
+SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
+
+
+class Preset(BaseModel):
+    """Values for one pipeline; `compute` gives the default cluster, and others by the name of a step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pipeline: str
+    display_name: str
+    description: str
+    experiment_name: str
+    inputs: dict[str, Any]
+    compute: dict[str, str]
+    resources: dict[str, dict[str, Any]] = {}
+
+
+def read_preset(path: Path) -> Preset:
+    """Read a preset; raises ``RunError`` with the file and the key that is unknown, missing or of a wrong type."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        preset = Preset.model_validate(content)
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        known = f"; known keys: {', '.join(Preset.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise RunError(f"{path}: {key}: {first['msg']}{known}") from error
+    if "default" not in preset.compute:
+        raise RunError(f"{path}: compute: needs a default cluster, for example 'default: cpu-cluster'")
+    return preset
+
+
+def compile_preset(path: Path) -> dict[Path, str]:
+    """The files that a preset compiles to: its job, and the pipeline components among its nodes."""
+    quiet()
+    preset = read_preset(path)
+    components: dict[Path, str] = {}
+    content = _plain(_build(path, preset)._to_dict(), components)
+    content |= {"$schema": SCHEMA.format("pipelineJob"), "type": "pipeline", "display_name": preset.display_name}
+    content |= {"description": " ".join(preset.description.split()), "experiment_name": preset.experiment_name}
+    content |= {"inputs": preset.inputs, "settings": {"default_compute": f"azureml:{preset.compute['default']}"}}
+    for step, cluster in preset.compute.items():
+        if step != "default":
+            _step(path, content, step)["compute"] = f"azureml:{cluster}"
+    for step, resources in preset.resources.items():
+        _step(path, content, step)["resources"] = resources
+    source = f"pipelines/{preset.pipeline}.py and pipelines/presets/{path.name}"
+    return {PIPELINES / "jobs" / path.name: _text(source, content), **components}
+
+
+def _text(source: str, content: dict[str, Any]) -> str:
+    order = ["$schema", "type", "name", "version", "display_name", "description", "experiment_name", "settings"]
+    ordered = {key: content[key] for key in [*order, "inputs", "outputs", "jobs"] if key in content}
+    body = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=110)
+    return f"# Compiled from {source} by scripts/compile.py; edit those.\n{body}"
+
+
+def _build(path: Path, preset: Preset) -> Any:
+    """Call the pipeline function with the preset's inputs."""
+    from azure.ai.ml import Input
+    from azure.ai.ml.exceptions import MlException
+
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    if not (PIPELINES / f"{preset.pipeline}.py").is_file():
+        raise RunError(f"{path}: pipeline: there is no pipelines/{preset.pipeline}.py")
+    function = getattr(importlib.import_module(f"pipelines.{preset.pipeline}"), preset.pipeline)
+    given = {name: Input(**value) if isinstance(value, dict) else value for name, value in preset.inputs.items()}
+    try:
+        return function(**given)
+    except (MlException, TypeError) as error:
+        raise RunError(f"{path}: inputs: {' '.join(str(error).split())}") from error
+
+
+def _plain(value: Any, components: dict[Path, str]) -> Any:
+    """The same job with `component: <file>` for every node and bindings as text; new files go to `components`."""
+    if isinstance(value, list):
+        return [_plain(item, components) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"path"} and str(value["path"]).startswith("${{"):
+        return value["path"]
+    plain = {key: _plain(item, components) for key, item in value.items()}
+    if isinstance(component := value.get("component"), dict):
+        if component["type"] == "pipeline":
+            name = component["name"]
+            content = {"$schema": SCHEMA.format("pipelineComponent"), "version": "0.1.0", **plain["component"]}
+            components[PIPELINES / "components" / f"{name}.yml"] = _text(f"pipelines/{name}.py", content)
+            plain["component"] = f"../components/{name}.yml"
+        else:
+            folder = Path(component["code"]).resolve().relative_to(ROOT)
+            plain["component"] = f"../../{folder.as_posix()}/component.yml"
+    return plain
+
+
+def _step(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+    if name not in content["jobs"]:
+        raise RunError(f"{path}: there is no step {name!r}; known: {', '.join(content['jobs'])}")
+    return content["jobs"][name]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write every job, or with --check say which ones are stale."""
+    parser = argparse.ArgumentParser(prog="compile.py", description=__doc__)
+    parser.add_argument("presets", nargs="*", type=Path, help="presets to compile (default: all)")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 when a job is not what would be written"
+    )
+    args = parser.parse_args(argv)
+    stale = []
+    try:
+        for preset in args.presets or sorted((PIPELINES / "presets").glob("*.yml")):
+            for target, text in compile_preset(preset).items():
+                if target.is_file() and target.read_text(encoding="utf-8") == text:
+                    continue
+                stale.append(target)
+                if not args.check:
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_text(text, encoding="utf-8")
+                print(f"{'stale' if args.check else 'written'}: {target.relative_to(ROOT)}")
+    except (RunError, OSError) as error:
+        print(f"compile.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 1 if args.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
