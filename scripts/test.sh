@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change lands. Flags go to pytest, for example: -m "not slow"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+./scripts/setup.sh
+.venv/bin/ruff check .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/python scripts/compile.py --check
+.venv/bin/python scripts/catalogue.py --check
+exec .venv/bin/python -m pytest "$@"
