@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         _report(args, error)
         return 2
     except OSError as error:
-        _report(args, f"{error.strerror}: {error.filename or args.root}; what finished is kept")
+        _report(args, f"{error.strerror or error}: {error.filename or args.root}; what finished is kept")
+        return 1
+    except Exception as error:  # whatever it is: one line, and what finished is kept
+        _report(args, f"{type(error).__name__}: {error} (--debug shows the traceback)")
         return 1
     except KeyboardInterrupt:
         print("run.py: interrupted; what finished is kept: the same command goes on from there", file=sys.stderr)

@@ -55,7 +55,7 @@ def _installed_packages() -> str:
 
 def _requirements(component: Any) -> list[str]:
     """The pip pins of a conda file; its Python must be the one that runs here, since a venv cannot bring another."""
-    where = component.environment.conda_file_path
+    where = component.environment._source_path
     pins: list[str] = []
     for entry in (component.environment.conda_file or {}).get("dependencies", []):
         if isinstance(entry, dict):

@@ -354,6 +354,34 @@ def test_running_heads_and_feet_of_a_pdf_are_left_out_and_blank_pages_named(coll
     assert file["status"] == "partial"
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            ["Opening hours", "Monday to Friday from nine to five, and on the last", "Saturday from ten until noon."],
+            "Opening hours\nMonday to Friday from nine to five, and on the last Saturday from ten until noon.",
+        ),
+        (  # a heading after a paragraph whose last line is full
+            ["Open from nine in the morning.", "Holidays", "The hall is closed on holidays", "and in January."],
+            "Open from nine in the morning.\nHolidays\nThe hall is closed on holidays and in January.",
+        ),
+        (
+            ["Bring a towel and a water bottle", "• a cup", "• 毛布", "", "See the long list of all things"],
+            "Bring a towel and a water bottle\n• a cup\n• 毛布\n\nSee the long list of all things",
+        ),
+        (
+            ["see https://example.org/rooms-", "and-halls for a well-known-to-", "all list"],
+            "see https://example.org/rooms-and-halls for a well-known-to-all list",
+        ),
+    ],
+)
+def test_only_lines_that_fill_their_column_are_joined(load_main, lines, expected):
+    load_main("collect_documents")
+    from document_readers import join_lines
+
+    assert join_lines(lines) == expected
+
+
 # --- ids and order
 
 
@@ -449,6 +477,19 @@ def test_hidden_files_are_skipped_and_links_that_lead_out_not_followed(collect, 
         "link.txt": "a link that leads out of the folder is not followed",
         "pipe.txt": "not a regular file",
     }
+
+
+def test_file_names_that_are_not_utf_8_are_shown_with_replacement_characters(load_main, raw):
+    main = load_main("collect_documents")
+    for name in ("案内.txt".encode("cp932"), b"data.\xff"):  # as unpacked from a zip file made on Japanese Windows
+        (raw / os.fsdecode(name)).write_bytes(b"text")
+    found = {}
+    for path in main.list_files(raw):
+        row = {"path": main.source_of(path, raw)}
+        (found[row["path"]],) = main.read_documents(path, raw, row)
+    assert json.dumps(found, ensure_ascii=False).encode()  # no surrogates are left that UTF-8 refuses
+    assert found["\ufffd\u0113\ufffd.txt"]["text"] == "text"
+    assert found["data.\ufffd"].reason.startswith("unknown type .\ufffd; known: .csv")
 
 
 def test_a_docx_that_unpacks_to_too_much_is_refused(collect, raw, load_main, monkeypatch):
