@@ -22,6 +22,9 @@ def demo(
     raw_data: Input(type="uri_folder", description="Your documents: csv, jsonl, md, txt, html, docx, pdf."),
     registered_model_name: Input(type="string"),
     teacher: Input(type="string", default="extractive", description="`extractive`, or the URL of an endpoint."),
+    teacher_model: Input(type="string", default="extractive-v1", description="Deployment at the endpoint."),
+    teacher_auth: Input(type="string", default="azure", enum=["azure", "none"]),
+    num_pairs_per_chunk: Input(type="integer", default=3),
     model_name: Input(type="string", default="tiny"),
     method: Input(type="string", default="lora", enum=["lora", "full"]),
     learning_rate: Input(type="number", default=2e-4),
@@ -34,7 +37,14 @@ def demo(
 ):
     """Wire the data stage to the `finetune` pipeline."""
     documents = collect_documents(raw_data=raw_data)
-    seeds = build_coverage_seed(documents=documents.outputs.documents, teacher=teacher, seed=seed)
+    seeds = build_coverage_seed(
+        documents=documents.outputs.documents,
+        teacher=teacher,
+        teacher_model=teacher_model,
+        auth=teacher_auth,
+        num_pairs_per_chunk=num_pairs_per_chunk,
+        seed=seed,
+    )
     cycle = finetune(
         chats=seeds.outputs.chats,
         registered_model_name=registered_model_name,

@@ -41,13 +41,14 @@ def read_preset(path: Path) -> Preset:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         preset = Preset.model_validate(content)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        known = f"; known keys: {', '.join(Preset.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise RunError(f"{path}: {key}: {first['msg']}{known}") from error
+        unknown = f"unknown key; known are: {', '.join(Preset.model_fields)}"
+        what = unknown if first["type"] == "extra_forbidden" else first["msg"]
+        raise RunError(f"{path}: {key}: {what}") from error
     if "default" not in preset.compute:
         raise RunError(f"{path}: compute: needs a default cluster, for example 'default: cpu-cluster'")
     return preset
@@ -58,15 +59,21 @@ def compile_preset(path: Path) -> dict[Path, str]:
     quiet()
     preset = read_preset(path)
     components: dict[Path, str] = {}
-    content = _plain(_build(path, preset)._to_dict(), components)
+    job = _build(path, preset)
+    content = _plain(job._to_dict(), components)
+    given = {name: preset.inputs.get(name, default) for name, default in content["inputs"].items()}
+    absent = job.component.inputs.keys() - given.keys()
+    if required := sorted(name for name in absent if not job.component.inputs[name].optional):
+        raise RunError(f"{path}: inputs: {', '.join(required)}: required by the pipeline and not given")
+    _unbind(content["jobs"], absent)
     content |= {"$schema": SCHEMA.format("pipelineJob"), "type": "pipeline", "display_name": preset.display_name}
     content |= {"description": " ".join(preset.description.split()), "experiment_name": preset.experiment_name}
-    content |= {"inputs": preset.inputs, "settings": {"default_compute": f"azureml:{preset.compute['default']}"}}
+    content |= {"inputs": given, "settings": {"default_compute": f"azureml:{preset.compute['default']}"}}
     for step, cluster in preset.compute.items():
         if step != "default":
-            _step(path, content, step)["compute"] = f"azureml:{cluster}"
+            _step(path, content, "compute", step)["compute"] = f"azureml:{cluster}"
     for step, resources in preset.resources.items():
-        _step(path, content, step)["resources"] = resources
+        _step(path, content, "resources", step)["resources"] = resources
     source = f"pipelines/{preset.pipeline}.py and pipelines/presets/{path.name}"
     return {PIPELINES / "jobs" / path.name: _text(source, content), **components}
 
@@ -87,12 +94,22 @@ def _build(path: Path, preset: Preset) -> Any:
         sys.path.insert(0, str(ROOT))
     if not (PIPELINES / f"{preset.pipeline}.py").is_file():
         raise RunError(f"{path}: pipeline: there is no pipelines/{preset.pipeline}.py")
-    function = getattr(importlib.import_module(f"pipelines.{preset.pipeline}"), preset.pipeline)
-    given = {name: Input(**value) if isinstance(value, dict) else value for name, value in preset.inputs.items()}
     try:
+        function = getattr(importlib.import_module(f"pipelines.{preset.pipeline}"), preset.pipeline)
+    except (MlException, AttributeError) as error:
+        raise RunError(f"pipelines/{preset.pipeline}.py: {' '.join(str(error).split())}") from error
+    try:
+        given = {name: Input(**value) if isinstance(value, dict) else value for name, value in preset.inputs.items()}
         return function(**given)
     except (MlException, TypeError) as error:
         raise RunError(f"{path}: inputs: {' '.join(str(error).split())}") from error
+
+
+def _unbind(jobs: dict[str, Any], absent: set[str]) -> None:
+    """Leave out what is bound to an optional input that the job does not have: Azure ML has nothing to put there."""
+    bindings = {f"${{{{parent.inputs.{name}}}}}" for name in absent}
+    for node in jobs.values():
+        node["inputs"] = {port: value for port, value in node["inputs"].items() if value not in bindings}
 
 
 def _plain(value: Any, components: dict[Path, str]) -> Any:
@@ -108,6 +125,7 @@ def _plain(value: Any, components: dict[Path, str]) -> Any:
         if component["type"] == "pipeline":
             name = component["name"]
             content = {"$schema": SCHEMA.format("pipelineComponent"), "version": "0.1.0", **plain["component"]}
+            content["inputs"] = {port: _typed(spec) for port, spec in content["inputs"].items()}
             components[PIPELINES / "components" / f"{name}.yml"] = _text(f"pipelines/{name}.py", content)
             plain["component"] = f"../components/{name}.yml"
         else:
@@ -116,9 +134,15 @@ def _plain(value: Any, components: dict[Path, str]) -> Any:
     return plain
 
 
-def _step(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+def _typed(spec: dict[str, Any]) -> dict[str, Any]:
+    """A port with its numbers as numbers: azure-ai-ml writes those of a pipeline component as text."""
+    parse = {"integer": int, "number": float, "boolean": lambda text: text == "True"}.get(spec["type"], str)
+    return {key: parse(value) if key in ("default", "min", "max") else value for key, value in spec.items()}
+
+
+def _step(path: Path, content: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     if name not in content["jobs"]:
-        raise RunError(f"{path}: there is no step {name!r}; known: {', '.join(content['jobs'])}")
+        raise RunError(f"{path}: {key}: there is no step {name!r}; known: {', '.join(content['jobs'])}")
     return content["jobs"][name]
 
 

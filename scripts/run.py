@@ -83,6 +83,8 @@ def _run(args: argparse.Namespace) -> int:
     name = args.name or f"{args.file.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     root = args.root.resolve()
     root.mkdir(parents=True, exist_ok=True)
+    if (root / "jobs" / name).exists():
+        raise RunError(f"--name {name}: there is a job of this name already, see {root / 'jobs' / name}; take another")
     # MLflow loads beside azure-ai-ml: each takes a second or two.
     tracker = None if args.dry_run else Tracker(root, experiment=args.file.stem, job_name=name)
     job = jobfile.load(args.file, [setting for group in args.set for setting in group])

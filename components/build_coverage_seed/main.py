@@ -16,7 +16,8 @@ from pair_checks import reason_to_refuse
 from pydantic import BaseModel, ConfigDict, Field
 
 from slmkit import cli, lineage, records, tracking
-from slmkit.chat_client import Answer, AnswerError, ChatClient
+from slmkit.answers import Answer
+from slmkit.chat_client import AnswerError, ChatClient
 from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")

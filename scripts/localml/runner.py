@@ -20,19 +20,7 @@ from localml.tracking import Tracker
 
 _LOG_LINES_ON_FAILURE = 15
 _FROM_OUTSIDE = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-_FROM_OUTSIDE_PREFIXES = (
-    "HF_",
-    "AZURE_",
-    "OMP_",
-    "MKL_",
-    "CUDA_",
-    "NVIDIA_",
-    "PIP_",
-    "SLMKIT_",
-    "HTTP_",
-    "HTTPS_",
-    "NO_PROXY",
-)
+_FROM_OUTSIDE_PREFIXES = ("HF_", "AZURE_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "SLMKIT_", "HTTP_", "HTTPS_", "NO_PROXY")
 
 
 class StepError(Exception):

@@ -20,7 +20,7 @@ class Tracker:
         self._experiment_id = self._parent_id = ""
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._loaded = self._calls.submit(_load)
-        self._opened: Future = Future()
+        self._opened: Future | None = None
 
     def open(self) -> None:
         """Open the parent run; a store that cannot be opened is an error at the first step."""
@@ -77,8 +77,7 @@ class Tracker:
 
     def close(self, status: str) -> None:
         """Close the parent run if it was opened, and wait for what is still to be written."""
-        if self._parent_id or self._opened.running():
-            self._opened.result()
+        if self._opened and not self._opened.exception():
             self._calls.submit(self._client.set_terminated, self._parent_id, status).result()
         self._calls.shutdown()
 

@@ -132,6 +132,13 @@ def test_an_include_that_is_missing(toys):
     one_line(toys.run(job), 2, "absent_library")
 
 
+def test_a_job_name_is_taken_once(toys):
+    job = toys.job({"a": {"component": toys.component("say", SAY, {"word": STRING}), "inputs": {"word": "x"}}})
+    name = uuid.uuid4().hex
+    assert toys.run(job, "-n", name).returncode == 0
+    one_line(toys.run(job, "-n", name), 2, name, "already")
+
+
 def test_an_unknown_flag(toys):
     done = toys.run(toys.folder / "job.yml", "--nonsense")
     assert done.returncode == 2

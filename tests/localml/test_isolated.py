@@ -89,10 +89,13 @@ def test_the_data_environment_is_complete(tmp_path):
     root = ROOT / ".local" / "isolated-test"
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), "-f", str(job), "--root", str(root)]
     done = subprocess.run(
-        [*command, "--env", "isolated", "--force-rerun", "-n", "data"], capture_output=True, text=True, timeout=1200
+        [*command, "--env", "isolated", "--force-rerun", "-n", tmp_path.parent.name + tmp_path.name],
+        capture_output=True,
+        text=True,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
-    outputs = root / "jobs" / "data"
+    outputs = root / "jobs" / (tmp_path.parent.name + tmp_path.name)
     documents = [json.loads(line) for line in (outputs / "documents" / "documents").read_text().splitlines()]
     assert len(documents) == 31
     assert {"Room 7", "House rules"} <= {document.get("title") for document in documents}

@@ -1,7 +1,9 @@
 """The command line of a component: types from its dataclass; bounds, enums and help from its component.yml."""
 
 import argparse
+import contextlib
 import dataclasses
+import difflib
 import math
 import os
 import sys
@@ -20,7 +22,7 @@ ArgsT = TypeVar("ArgsT")
 
 DEBUG_VARIABLE = "SLMKIT_DEBUG"
 _BOOLEANS = {"true": True, "false": False}
-_PORT_WITH_PATH = {"uri_file", "uri_folder", "custom_model", "mlflow_model", "triton_model", "mltable"}
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", Path: "a path"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,56 +44,80 @@ def parse(args_type: type[ArgsT], spec_path: Path, argv: Sequence[str] | None = 
         description=spec.get("description"),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    outputs = spec.get("outputs") or {}
-    ports = {**(spec.get("inputs") or {}), **outputs}
+    inputs, outputs = spec.get("inputs") or {}, spec.get("outputs") or {}
     hints = typing.get_type_hints(args_type)
+    flags = ["--help", "--debug"]
     for field in dataclasses.fields(args_type):
-        port = ports[field.name]
+        port = inputs.get(field.name) or outputs[field.name]
         required = field.default is dataclasses.MISSING
+        flags.append(f"--{field.name}")
         parser.add_argument(
-            f"--{field.name}",
+            flags[-1],
             required=required,
-            type=_converter(field.name, hints[field.name], port, is_input=field.name not in outputs),
+            type=_converter(_without_none(hints[field.name]), port, is_input=field.name in inputs),
             metavar=port["type"].upper(),
             help=_help(port, field.default, required),
         )
-    values = vars(parser.parse_args(argv))
+    values = vars(parser.parse_args(_joined(parser, flags, sys.argv[1:] if argv is None else argv)))
     _show_errors_in_one_line(spec["name"], debug=values.pop("debug", False) or bool(os.environ.get(DEBUG_VARIABLE)))
     return args_type(**values)
 
 
+def _joined(parser: _Parser, flags: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """Join each flag with its value, since argparse takes a value like -1e-5 for a flag; refuse unknown flags first."""
+    words: list[str] = []
+    for word in argv:
+        flag = word.partition("=")[0]
+        if words and words[-1] in flags and flag not in flags:
+            words[-1] += f"={word}"
+        elif flag not in flags and word != "-h":
+            close = difflib.get_close_matches(flag, flags, n=1)
+            parser.error(f"unknown argument {word}" + (f"; did you mean {close[0]}?" if close else ""))
+        elif any(flag == earlier.partition("=")[0] for earlier in words):
+            parser.error(f"argument {flag}: given twice")
+        else:
+            words.append(word)
+    return words
+
+
 def _help(port: dict[str, Any], default: Any, required: bool) -> str:
-    text = port.get("description", "").replace("%", "%%")
+    text = port.get("description", "")
     bounds = [f"{key} {port[key]}" for key in ("min", "max") if key in port]
     if "enum" in port:
         bounds.append("one of " + ", ".join(map(str, port["enum"])))
     if not required and default is not None:
         bounds.append(f"default {default}")
-    return f"{text} ({'; '.join(bounds)})" if bounds else text
+    return (f"{text} ({'; '.join(bounds)})" if bounds else text).replace("%", "%%")
 
 
-def _converter(name: str, hint: Any, port: dict[str, Any], *, is_input: bool) -> Callable[[str], Any]:
-    kind = _without_none(hint)
-
+def _converter(kind: type, port: dict[str, Any], *, is_input: bool) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
             value = _value(kind, text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {_article(port['type'])}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {_EXPECTED[kind]}") from None
         if "enum" in port and value not in port["enum"]:
             raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(map(str, port['enum']))}")
-        if "min" in port and value < float(port["min"]):
+        if "min" in port and value < _value(kind, str(port["min"])):
             raise argparse.ArgumentTypeError(f"{text} is below the minimum {port['min']}")
-        if "max" in port and value > float(port["max"]):
+        if "max" in port and value > _value(kind, str(port["max"])):
             raise argparse.ArgumentTypeError(f"{text} is above the maximum {port['max']}")
-        if is_input and port["type"] in _PORT_WITH_PATH and not value.exists():
-            raise argparse.ArgumentTypeError(f"no file or folder at {text!r}; check the path given for input {name!r}")
+        if is_input and kind is Path:
+            _check_there(value)
         return value
 
     return convert
+
+
+def _check_there(path: Path) -> None:
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{str(path)!r} cannot be opened: {error.strerror}") from None
+    if not found:
+        raise argparse.ArgumentTypeError(f"no file or folder at {str(path)!r}; check the path given")
 
 
 def _without_none(hint: Any) -> type:
@@ -105,16 +131,21 @@ def _value(kind: type, text: str) -> Any:
         if text.lower() not in _BOOLEANS:
             raise ValueError(text)
         return _BOOLEANS[text.lower()]
+    if kind is int:
+        return _whole_number(text)
     value = kind(text)
-    if kind is float and not math.isfinite(value):
+    if (kind is float and not math.isfinite(value)) or (kind is Path and not text):
         raise ValueError(text)
     return value
 
 
-def _article(port_type: str) -> str:
-    return {"boolean": "true or false", "integer": "a whole number", "number": "a finite number"}.get(
-        port_type, f"a {port_type}"
-    )
+def _whole_number(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        return int(text)
+    value = float(text)  # Azure ML may hand 10 over as 10.0
+    if not value.is_integer():
+        raise ValueError(text)
+    return int(value)
 
 
 def _show_errors_in_one_line(component: str, *, debug: bool) -> None:

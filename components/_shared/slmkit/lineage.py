@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,24 @@ NAME = "lineage.json"
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's bytes; of a folder, the hash over names and hashes of its files, lineage left out."""
+    """The hash of a file's bytes; of a folder, that of names and hashes of its readable files, lineage left out."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for file in _files(path):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != NAME and os.access(p, os.R_OK)):
+        name = os.fsencode(file.relative_to(path).as_posix())  # which need not be UTF-8
+        digest.update(b"%b\0%b\n" % (name, sha256(file).encode()))
     return digest.hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
-
-
 def read(output: Path) -> dict[str, Any]:
-    """The lineage that stands with an output, or an empty dict where there is none."""
-    path = _path(output)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The lineage that stands with an output, or an empty dict where there is none that can be read."""
+    try:
+        found = json.loads(_path(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write(args: Any, spec_path: Path) -> None:

@@ -1,20 +1,29 @@
 """JSON Lines records: a streaming reader of JSONL, JSONL.gz and Parquet, and writers that write whole files or none."""
 
+import codecs
 import contextlib
 import dataclasses
+import errno
 import gzip
 import hashlib
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from slmkit.errors import UserError
 
 Record = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
+_SHARDS = (".jsonl", ".jsonl.gz", ".parquet")
+_BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 _PARTIAL = ".partial"
+_HIDDEN = re.compile(r"(?:^|/)\.")  # such as what a killed writer left
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,78 +61,93 @@ def read_located(path: Path, on_error: Callable[[Refused], None] = _raise) -> It
     """Like ``read_records``, with the file name and the line (from 1) of each record."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    shards = _shards(path) if path.is_dir() else [path]
+    shards = _shards(path) if path.is_dir() else {path.name: path}
     if not shards:
         raise UserError(f"{path}: the folder holds no .jsonl, .jsonl.gz or .parquet file")
-    for shard in shards:
-        with shard.open("rb") as file:
-            magic = file.read(4)
-            file.seek(0)
-            if magic == b"PAR1":
-                yield from _read_parquet(shard)
-            elif magic[:2] == b"\x1f\x8b":
-                yield from _read_lines(shard.name, gzip.GzipFile(fileobj=file), on_error)
+    for name, shard in shards.items():
+        for number, line in enumerate(_lines(shard), start=1):
+            if not line.strip(_BLANK):
+                continue
+            try:
+                record = _record(line)
+            except ValueError as error:
+                on_error(Refused(name, number, str(error), line[:200].decode("utf-8", "replace")))
             else:
-                yield from _read_lines(shard.name, file, on_error)
+                yield record, name, number
 
 
-def _shards(folder: Path) -> list[Path]:
-    endings = (".jsonl", ".jsonl.gz", ".parquet")
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(endings) and p.name[0] != ".")
+def _shards(folder: Path) -> dict[str, Path]:
+    """The shards below a folder by their names in it, in the order of these."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.name.endswith(_SHARDS)}
+    return {name: found[name] for name in sorted(found) if found[name].is_file() and not _HIDDEN.search(name)}
 
 
-def _read_lines(
-    name: str, file: BinaryIO | gzip.GzipFile, on_error: Callable[[Refused], None]
-) -> Iterator[tuple[Record, str, int]]:
-    lines = enumerate(file, start=1)
-    while True:
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file; of Parquet, each row as the line of JSONL that says the same."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        file.seek(0)
         try:
-            number, line = next(lines)
-        except StopIteration:
-            return
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise RecordError(f"{name}: the gzip file is damaged: {error}") from None
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except UnicodeDecodeError as error:
-            on_error(Refused(name, number, f"not UTF-8: {error.reason} at byte {error.start}"))
-            continue
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = f"not JSON: {getattr(error, 'msg', error)}"
-            on_error(Refused(name, number, reason, line[:200].decode("utf-8", "replace")))
-            continue
-        if isinstance(record, dict):
-            yield record, name, number
-        else:
-            found = type(record).__name__
-            on_error(Refused(name, number, f"not a JSON object but a {found}", line[:200].decode("utf-8", "replace")))
+            if magic == b"PAR1":
+                yield from _rows_as_lines(file)
+            else:
+                yield from gzip.GzipFile(fileobj=file) if magic.startswith(b"\x1f\x8b") else file
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise RecordError(f"{path}: the gzip file is damaged: {error}") from None
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[Record, str, int]]:
+def _rows_as_lines(file: BinaryIO) -> Iterator[bytes]:
+    import pyarrow
     import pyarrow.parquet
 
     try:
-        number = 0
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            for record in batch.to_pylist():
-                number += 1
-                yield record, path.name, number
-    except pyarrow.ArrowInvalid as error:
-        raise RecordError(f"{path.name}: the Parquet file is damaged: {error}") from None
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                yield json.dumps(row, ensure_ascii=False, default=str).encode()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecordError(f"{file.name}: the Parquet file is damaged: {error}") from None
+
+
+def _record(line: bytes) -> Record:
+    """The JSON object in a line; ``ValueError`` with the reason when there is none, or none that can be written."""
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start} of the line") from None
+    try:
+        record = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"not a JSON object but a {type(record).__name__}")
+    if _ESCAPED_SURROGATE.search(text):
+        _as_line(record)
+    return record
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _as_line(record: Record) -> bytes:
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        raise ValueError("half a character (a lone surrogate), as in a text that was cut within an emoji") from None
 
 
 @contextlib.contextmanager
 def write_records(path: Path) -> Iterator[Callable[[Record], None]]:
     """Write records as JSONL to exactly ``path``; the file appears when the block ends without an error."""
-    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
 
         def write(record: Record) -> None:
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False))
-            file.write("\n")
+            try:
+                line = _as_line(record)
+            except ValueError as error:
+                raise RecordError(f"{path}: the record {record.get('id')!r} cannot be written: {error}") from error
+            with _says_what_is_full(path):
+                file.write(line)
 
         yield write
 
@@ -134,7 +158,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + _PARTIAL)
     try:
-        yield partial
+        with _says_what_is_full(path):
+            yield partial
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -153,7 +178,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with _says_what_is_full(path):
+            yield partial
         for old in path.iterdir():
             if old != partial:
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
@@ -163,6 +189,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _says_what_is_full(path: Path) -> Iterator[None]:
+    """Python's error of a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL or error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def content_id(*parts: str) -> str:
     """A stable id of 16 hexadecimal digits for what the parts say together."""
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -170,7 +207,7 @@ def content_id(*parts: str) -> str:
 
 def check_share(num_bad: int, num_all: int, max_error_fraction: float, what: str) -> None:
     """Stop when more than ``max_error_fraction`` of ``what`` was refused."""
-    if num_bad > max_error_fraction * num_all:
+    if num_all and num_bad / num_all > max_error_fraction:  # 0.29 * 100 is below 29
         raise UserError(
             f"{num_bad} of {num_all} {what} were refused, which is more than max_error_fraction={max_error_fraction}; "
             "see the quarantine for each reason"

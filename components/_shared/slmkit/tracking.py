@@ -1,77 +1,95 @@
-"""MLflow on the run that Azure ML or the local runner has already opened; a no-op that says so when there is none."""
+"""MLflow on the run that Azure ML or the local runner has already opened; says so once when there is none.
+
+Tracking never costs a step its outputs: what cannot be logged is a warning. An unreachable server may hold each call
+for minutes, so after a failure nothing is sent for ten times as long as it took.
+"""
 
 import functools
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# Azure ML's limits: https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity (runs, metrics)
-MAX_PARAM_LENGTH = 500
-MAX_BATCH = 100
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
+MAX_PARAM_LENGTH = 500  # of a value, in Azure ML
+MAX_BATCH = 100  # parameters or tags a request, in MLflow
+REST_FACTOR = 10
 
-@functools.cache
-def _run() -> tuple[Any, str] | None:
-    """The MLflow client and the id of the open run; None where nothing is to be logged."""
-    if os.environ.get("RANK", "0") != "0":
-        return None
-    run_id = os.environ.get("MLFLOW_RUN_ID") or os.environ.get("AZUREML_RUN_ID")
-    if not run_id or not os.environ.get("MLFLOW_TRACKING_URI"):
-        print("tracking: no open MLflow run, metrics are only printed", file=sys.stderr)
-        return None
-    # The client, not the fluent API: that one would end the run, which belongs to whoever opened it.
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(), run_id
-
-
-def _batches(items: list[Any]) -> list[list[Any]]:
-    return [items[start : start + MAX_BATCH] for start in range(0, len(items), MAX_BATCH)]
+_resume_at = 0.0  # on the monotonic clock
 
 
 def log_params(params: Mapping[str, Any]) -> None:
     """Log parameters once, each value cut to the 500 characters that Azure ML keeps."""
-    if (run := _run()) is None:
-        return
-    from mlflow.entities import Param
-
-    client, run_id = run
-    for batch in _batches([Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in params.items()]):
-        client.log_batch(run_id, params=batch)
+    _log_batches("params", [(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in params.items()])
 
 
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log numbers named ``<stage>/<metric>``, all at the same ``step``."""
-    if (run := _run()) is None:
-        return
-    from mlflow.entities import Metric
-
-    client, run_id = run
     now = int(time.time() * 1000)
-    for batch in _batches([Metric(name, float(value), now, step or 0) for name, value in metrics.items()]):
-        client.log_batch(run_id, metrics=batch)
+    _log_batches("metrics", [(name, float(value), now, step or 0) for name, value in metrics.items()])
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
     """Set tags on the open run."""
-    if (run := _run()) is None:
-        return
-    from mlflow.entities import RunTag
-
-    client, run_id = run
-    for batch in _batches([RunTag(name, str(value)) for name, value in tags.items()]):
-        client.log_batch(run_id, tags=batch)
+    _log_batches("tags", [(name, str(value)) for name, value in tags.items()])
 
 
 def log_artifact(path: Path) -> None:
     """Attach a file, or the content of a folder, to the open run."""
-    if (run := _run()) is None:
+
+    def send(client: "MlflowClient", run_id: str) -> None:
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), artifact_path=path.name)
+        else:
+            client.log_artifact(run_id, str(path))
+
+    _attempt(send)
+
+
+def _log_batches(kind: str, rows: list[tuple[Any, ...]]) -> None:
+    def send(client: "MlflowClient", run_id: str) -> None:
+        from mlflow import entities
+
+        entity = {"params": entities.Param, "metrics": entities.Metric, "tags": entities.RunTag}[kind]
+        for start in range(0, len(rows), MAX_BATCH):
+            client.log_batch(run_id, **{kind: [entity(*row) for row in rows[start : start + MAX_BATCH]]})
+
+    _attempt(send)
+
+
+def _attempt(send: "Callable[[MlflowClient, str], None]") -> None:
+    global _resume_at
+    if os.environ.get("RANK", "0") != "0":
         return
-    client, run_id = run
-    if path.is_dir():
-        client.log_artifacts(run_id, str(path), artifact_path=path.name)
-    else:
-        client.log_artifact(run_id, str(path))
+    run_id = os.environ.get("MLFLOW_RUN_ID") or os.environ.get("AZUREML_RUN_ID")
+    if not run_id or not os.environ.get("MLFLOW_TRACKING_URI"):
+        _say_once("no open MLflow run, metrics are only printed")
+        return
+    started = time.monotonic()
+    if started < _resume_at:
+        return
+    try:
+        client = _client()
+        started = time.monotonic()  # the import is no sign of a slow server
+        send(client, run_id)
+    except Exception as error:  # whatever a store or its plugin raises
+        ended = time.monotonic()
+        _resume_at = ended + REST_FACTOR * (ended - started)
+        _say_once(f"not everything is logged, the step goes on: {type(error).__name__}: {error}")
+
+
+@functools.cache
+def _client() -> "MlflowClient":
+    # The client, not the fluent API: that one would end the run, which belongs to whoever opened it.
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(f"tracking: {' '.join(line.split())[:500]}", file=sys.stderr)

@@ -1,0 +1,71 @@
+"""The URL of a chat endpoint, checked, and the sign-in that goes with each request."""
+
+import asyncio
+import re
+import time
+from typing import Any, Protocol
+
+import httpx
+
+from slmkit.errors import UserError
+
+AZURE_SCOPE = "https://cognitiveservices.azure.com/.default"
+TOKEN_MARGIN_SECONDS = 300
+
+
+class Credential(Protocol):
+    """The part of azure-identity's credentials that is used here."""
+
+    def get_token(self, *scopes: str) -> Any: ...
+
+
+class AzureSignIn:
+    """A bearer token from ``credential`` (else ``DefaultAzureCredential``), renewed before it expires."""
+
+    def __init__(self, base_url: str, credential: Credential | None) -> None:
+        self._base_url = base_url
+        self._credential = credential
+        self._token: Any = None
+        self._lock = asyncio.Lock()
+
+    async def headers(self) -> dict[str, str]:
+        async with self._lock:
+            if self._token is None or self._token.expires_on - time.time() < TOKEN_MARGIN_SECONDS:
+                self._token = await asyncio.to_thread(self._new_token)
+        return {"Authorization": f"Bearer {self._token.token}"}
+
+    def _new_token(self) -> Any:
+        from azure.core.exceptions import AzureError
+        from azure.identity import DefaultAzureCredential
+
+        self._credential = self._credential or DefaultAzureCredential()
+        try:
+            return self._credential.get_token(AZURE_SCOPE)
+        except AzureError as error:
+            raise UserError(
+                f"no Azure sign-in for {self._base_url} ({type(error).__name__}): run `az login`, or give the compute "
+                "a managed identity"
+            ) from None
+
+    def without_token(self, text: str) -> str:
+        return text.replace(self._token.token, "***") if self._token else text
+
+
+def checked_url(base_url: str) -> tuple[str, httpx.URL]:
+    """The URL as it may be shown, and the one to post to."""
+    try:
+        url = httpx.URL(base_url.strip())
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UserError(
+            f"{base_url!r} is not the URL of an endpoint: give one like https://NAME.openai.azure.com/openai/v1"
+        )
+    if url.userinfo or any(re.search("key|token|sig|secret", name, re.IGNORECASE) for name in url.params):
+        raise UserError(f"the URL for {url.host} carries a key or password: remove it and set auth to azure")
+    path = url.path.rstrip("/").removesuffix("/chat/completions")
+    return str(url.copy_with(path=path or "/")).rstrip("/"), url.copy_with(path=f"{path}/chat/completions")
+
+
+def on_this_machine(url: httpx.URL) -> bool:
+    return url.host in ("127.0.0.1", "localhost", "::1")

@@ -1,0 +1,253 @@
+"""Presets become jobs that azure-ai-ml takes, and a preset that is wrong is refused with its file and key."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import compile as compiler
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted((ROOT / "pipelines" / "presets").glob("*.yml"))
+JOBS = sorted((ROOT / "pipelines" / "jobs").glob("*.yml"))
+PIPELINE_COMPONENTS = sorted((ROOT / "pipelines" / "components").glob("*.yml"))
+
+by_name = {"ids": lambda path: path.stem}
+
+
+def test_every_preset_has_a_job_and_every_job_a_preset():
+    assert PRESETS
+    assert [job.name for job in JOBS] == [preset.name for preset in PRESETS]
+
+
+def test_no_compiled_file_is_stale(capsys):
+    assert compiler.main(["--check"]) == 0, capsys.readouterr().out
+    compiled = {path for preset in PRESETS for path in compiler.compile_preset(preset)}
+    assert compiled == {*JOBS, *PIPELINE_COMPONENTS}
+
+
+@pytest.mark.parametrize("job", JOBS, **by_name)
+def test_azure_ai_ml_takes_the_job(job):
+    from azure.ai.ml import load_job
+
+    result = load_job(job)._validate()
+    assert result.passed, result.error_messages
+
+
+@pytest.mark.parametrize("component", PIPELINE_COMPONENTS, **by_name)
+def test_azure_ai_ml_takes_the_pipeline_component(component):
+    from azure.ai.ml import load_component
+
+    loaded = load_component(component)
+    assert loaded.type == "pipeline"
+    assert loaded.name == component.stem
+    result = loaded._validate()
+    assert result.passed, result.error_messages
+
+
+@pytest.mark.parametrize("job", JOBS, **by_name)
+def test_every_value_is_within_the_bounds_of_the_components(job):
+    """What azure-ai-ml leaves to the service: types, bounds and enums, and that every binding has an end."""
+    from localml import graph, jobfile
+
+    assert graph.build(jobfile.load(job)).steps
+
+
+@pytest.mark.parametrize("path", [*JOBS, *PIPELINE_COMPONENTS], **by_name)
+def test_nodes_name_their_component_by_a_relative_path(path):
+    text = path.read_text(encoding="utf-8")
+    assert str(ROOT) not in text
+    assert not re.search(r"(?m)[:-] ['\"]?(/|~|[A-Z]:\\|file:)", text), "an absolute path"
+    for node in yaml.safe_load(text)["jobs"].values():
+        assert isinstance(node["component"], str), "an inline component"
+        assert (path.parent / node["component"]).is_file()
+
+
+COMPONENT = """
+type: command
+name: say
+version: 0.1.0
+display_name: Say
+inputs:
+  word: {type: string}
+  rate: {type: number, default: 0.5}
+  notes: {type: uri_file, optional: true}
+outputs:
+  text: {type: uri_file}
+code: .
+environment: azureml:toy:1
+command: >-
+  python main.py --word ${{inputs.word}} --rate ${{inputs.rate}} $[[--notes ${{inputs.notes}}]] --text ${{outputs.text}}
+"""
+PIPELINES = """
+from pathlib import Path
+from azure.ai.ml import Input, load_component
+from azure.ai.ml.dsl import pipeline
+
+say = load_component(Path(__file__).parent.parent / "components" / "say" / "component.yml")
+
+@pipeline(name="inner_toy", display_name="Inner", description="Says it.")
+def inner_toy(word: Input(type="string"), rate: Input(type="number", default=0.25, min=0, max=1)):
+    once = say(word=word, rate=rate)
+    return {"text": once.outputs.text}
+
+@pipeline(name="outer_toy", display_name="Outer", description="Says it twice.")
+def outer_toy(
+    word: Input(type="string"),
+    rate: Input(type="number", default=0.75),
+    notes: Input(type="uri_file", optional=True),
+):
+    first = say(word=word, rate=rate, notes=notes)
+    second = inner_toy(word=word)
+    return {"text": second.outputs.text}
+"""
+PRESET = {
+    "pipeline": "outer_toy",
+    "display_name": "Toy",
+    "description": "Two\nlines.",
+    "experiment_name": "toys",
+    "inputs": {"word": "hello"},
+    "compute": {"default": "cpu", "first": "gpu"},
+    "resources": {"first": {"instance_count": 2}},
+}
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A repository of one component and two pipelines; gives a function that writes a preset of PRESET and changes."""
+    for folder in ("components/say", "pipelines/presets"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "components" / "say" / "component.yml").write_text(COMPONENT)
+    (tmp_path / "components" / "say" / "main.py").write_text("")
+    (tmp_path / "pipelines" / "outer_toy.py").write_text(PIPELINES)
+    monkeypatch.setattr(compiler, "ROOT", tmp_path)
+    monkeypatch.setattr(compiler, "PIPELINES", tmp_path / "pipelines")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(**changes: object) -> Path:
+        path = tmp_path / "pipelines" / "presets" / "toy.yml"
+        path.write_text(yaml.safe_dump({**PRESET, **changes}))
+        return path
+
+    yield write
+    sys.modules.pop("pipelines.outer_toy", None)
+
+
+def refused(capsys, preset: Path, *texts: str) -> None:
+    assert compiler.main([str(preset)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("compile.py: error: ")
+    for text in texts:
+        assert text in lines[0]
+    assert not (compiler.PIPELINES / "jobs").exists()
+
+
+def test_the_files_that_a_preset_gives(toy):
+    files = compiler.compile_preset(toy())
+    assert {path.relative_to(compiler.PIPELINES).as_posix() for path in files} == {
+        "jobs/toy.yml",
+        "components/inner_toy.yml",
+    }
+    job = yaml.safe_load(files[compiler.PIPELINES / "jobs" / "toy.yml"])
+    assert job == {
+        "$schema": "https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json",
+        "type": "pipeline",
+        "display_name": "Toy",
+        "description": "Two lines.",
+        "experiment_name": "toys",
+        "settings": {"default_compute": "azureml:cpu"},
+        "inputs": {"word": "hello", "rate": 0.75},
+        "outputs": {"text": {"type": "uri_file"}},
+        "jobs": {
+            "first": {
+                "type": "command",
+                "component": "../../components/say/component.yml",
+                "inputs": {"word": "${{parent.inputs.word}}", "rate": "${{parent.inputs.rate}}"},
+                "compute": "azureml:gpu",
+                "resources": {"instance_count": 2},
+            },
+            "second": {
+                "type": "pipeline",
+                "component": "../components/inner_toy.yml",
+                "inputs": {"word": "${{parent.inputs.word}}"},
+                "outputs": {"text": "${{parent.outputs.text}}"},
+            },
+        },
+    }
+    component = yaml.safe_load(files[compiler.PIPELINES / "components" / "inner_toy.yml"])
+    assert component["inputs"] == {
+        "word": {"type": "string"},
+        "rate": {"type": "number", "default": 0.25, "min": 0.0, "max": 1.0},
+    }
+    assert component["jobs"]["once"]["component"] == "../../components/say/component.yml"
+
+
+def test_an_optional_input_that_is_given_stays_bound(toy):
+    notes = {"type": "uri_file", "path": "../notes.txt"}
+    files = compiler.compile_preset(toy(inputs={"word": "hello", "notes": notes}))
+    job = yaml.safe_load(files[compiler.PIPELINES / "jobs" / "toy.yml"])
+    assert job["inputs"]["notes"] == notes
+    assert job["jobs"]["first"]["inputs"]["notes"] == "${{parent.inputs.notes}}"
+
+
+def test_written_once_and_stale_when_the_preset_changes(toy, capsys):
+    preset = toy()
+    job = compiler.PIPELINES / "jobs" / "toy.yml"
+    assert compiler.main([str(preset), "--check"]) == 1
+    assert not job.exists()
+    assert compiler.main([str(preset)]) == 0
+    assert compiler.main([str(preset), "--check"]) == 0
+    capsys.readouterr()
+    toy(inputs={"word": "other"})
+    before = job.read_text()
+    assert compiler.main([str(preset), "--check"]) == 1
+    assert capsys.readouterr().out == "stale: pipelines/jobs/toy.yml\n"
+    assert job.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts"),
+    [
+        ({"computer": "cpu"}, ["computer: unknown key", "compute", "experiment_name"]),
+        ({"inputs": {"word": "hello", "wrod": "x"}}, ["inputs: ", "'wrod'", "'word'"]),
+        ({"inputs": {"rate": 0.5}}, ["inputs: word: required"]),
+        ({"inputs": ["word"]}, ["inputs: ", "dictionary"]),
+        ({"pipeline": "absent"}, ["pipeline: ", "pipelines/absent.py"]),
+        ({"compute": {"first": "gpu"}}, ["compute: needs a default"]),
+        ({"compute": {"default": "cpu", "absent": "gpu"}}, ["compute: ", "'absent'", "first, second"]),
+        ({"resources": {"absent": {"instance_count": 2}}}, ["resources: ", "'absent'", "first, second"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_preset_that_is_wrong(toy, capsys, changes, texts):
+    refused(capsys, toy(**changes), "presets/toy.yml: ", *texts)
+
+
+def test_a_key_that_is_missing(toy, capsys):
+    preset = toy()
+    preset.write_text(yaml.safe_dump({key: value for key, value in PRESET.items() if key != "compute"}))
+    refused(capsys, preset, "presets/toy.yml: compute: ")
+
+
+@pytest.mark.parametrize("content", [b"inputs: [1", b"\xff\xfe\xfa", b"- a list"])
+def test_a_preset_that_is_no_mapping_in_yaml(toy, capsys, content):
+    preset = toy()
+    preset.write_bytes(content)
+    refused(capsys, preset, "presets/toy.yml: ")
+
+
+def test_no_such_preset(toy, capsys):
+    refused(capsys, toy().with_name("absent.yml"), "absent.yml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [("components", "nowhere", "No such file"), ("def outer_toy", "def renamed_toy", "outer_toy")],
+)
+def test_a_pipeline_that_cannot_be_loaded(toy, capsys, old, new, found):
+    preset = toy()
+    (compiler.PIPELINES / "outer_toy.py").write_text(PIPELINES.replace(old, new))
+    refused(capsys, preset, "pipelines/outer_toy.py: ", found)

@@ -1,0 +1,152 @@
+"""Lineage: hashes that say the same for the same content, and where it stands."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from slmkit import lineage
+
+SPEC = """
+name: {name}
+version: 0.1.0
+inputs: {{}}
+outputs: {{{outputs}}}
+"""
+
+
+def of_text(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "abc").write_text("abc")
+    # FIPS 180-2, appendix B.1
+    assert lineage.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "z").write_text("1")
+    (folder / "sub" / "a").write_text("2")
+    return folder
+
+
+def test_the_hash_of_a_folder(folder):
+    expected = of_text(f"sub/a\0{of_text('2')}\nz\0{of_text('1')}\n")
+    assert lineage.sha256(folder) == expected
+    (folder / "empty").mkdir()
+    (folder / "nowhere").symlink_to(folder / "absent")
+    (folder / "lineage.json").write_text("{}")
+    assert lineage.sha256(folder) == expected
+
+
+@pytest.mark.parametrize("change", ["content", "name", "moved", "added", "removed"])
+def test_the_hash_of_a_folder_tells_changes(folder, change):
+    before = lineage.sha256(folder)
+    if change == "content":
+        (folder / "z").write_text("2")
+    elif change == "name":
+        (folder / "z").rename(folder / "y")
+    elif change == "moved":
+        (folder / "z").rename(folder / "sub" / "z")
+    elif change == "added":
+        (folder / "new").write_text("")
+    else:
+        (folder / "z").unlink()
+    assert lineage.sha256(folder) != before
+
+
+def test_names_that_are_not_utf8(folder):
+    name = os.fsdecode("料金.csv".encode("cp932"))
+    (folder / name).write_text("3")
+    expected = hashlib.sha256(
+        f"sub/a\0{of_text('2')}\nz\0{of_text('1')}\n".encode()
+        + "料金.csv".encode("cp932")
+        + f"\0{of_text('3')}\n".encode()
+    )
+    assert lineage.sha256(folder) == expected.hexdigest()
+
+
+def test_a_file_that_may_not_be_read_does_not_stop_a_step(folder, monkeypatch):
+    """As when a component has put it into quarantine; root may read everything, so the refusal is made up."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "z")
+    assert lineage.sha256(folder) == of_text(f"sub/a\0{of_text('2')}\n")
+
+
+@dataclass(frozen=True)
+class Collect:
+    raw_data: Path
+    documents: Path
+    quarantine: Path
+    optional_data: Path | None = None
+    seed: int = 42
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Train:
+    documents: Path
+    model: Path
+    learning_rate: float = 1e-5
+
+
+@pytest.fixture
+def chain(tmp_path):
+    """A file made from a folder, and a folder made from that file."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_text("가")
+    collect = Collect(tmp_path / "raw", tmp_path / "documents", tmp_path / "quarantine")
+    collect.documents.write_text("{}\n")
+    (tmp_path / "collect.yml").write_text(SPEC.format(name="collect", outputs="documents: , quarantine: "))
+    lineage.write(collect, tmp_path / "collect.yml")
+
+    train = Train(tmp_path / "documents", tmp_path / "model")
+    train.model.mkdir()
+    (train.model / "weights").write_text("w")
+    (tmp_path / "train.yml").write_text(SPEC.format(name="train", outputs="model: "))
+    lineage.write(train, tmp_path / "train.yml")
+    return tmp_path
+
+
+def test_what_is_written(chain):
+    collected = {
+        "component": "collect",
+        "version": "0.1.0",
+        "inputs": {"raw_data": {"sha256": of_text(f"a.txt\0{of_text('가')}\n")}},
+        "parameters": {"seed": 42},
+    }
+    assert json.loads((chain / "documents.lineage.json").read_text()) == collected
+    assert not (chain / "quarantine.lineage.json").exists(), "an output that is not there has no lineage"
+    assert json.loads((chain / "model" / "lineage.json").read_text()) == {
+        "component": "train",
+        "version": "0.1.0",
+        "inputs": {"documents": {"sha256": of_text("{}\n"), "lineage": collected}},
+        "parameters": {"learning_rate": 1e-05},
+    }
+    assert {path.name for path in chain.iterdir()} == {
+        *("raw", "documents", "documents.lineage.json", "collect.yml", "model", "train.yml"),
+    }
+
+
+def test_what_is_read(chain):
+    assert lineage.read(chain / "model")["component"] == "train"
+    assert lineage.read(chain / "documents")["component"] == "collect"
+    assert lineage.read(chain / "raw") == {}
+    assert lineage.read(chain / "absent") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+def test_a_file_of_that_name_that_is_something_else(chain, content):
+    """A model folder from somewhere else may hold one."""
+    (chain / "model" / "lineage.json").write_bytes(content)
+    assert lineage.read(chain / "model") == {}
+
+
+def test_the_hash_of_a_model_does_not_depend_on_how_it_was_made(chain):
+    assert lineage.sha256(chain / "model") == of_text(f"weights\0{of_text('w')}\n")
