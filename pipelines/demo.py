@@ -25,6 +25,7 @@ def demo(
     teacher_model: Input(type="string", default="extractive-v1", description="Deployment at the endpoint."),
     teacher_auth: Input(type="string", default="azure", enum=["azure", "none"]),
     num_pairs_per_chunk: Input(type="integer", default=3),
+    chunk_chars: Input(type="integer", default=1200),
     model_name: Input(type="string", default="tiny"),
     method: Input(type="string", default="lora", enum=["lora", "full"]),
     learning_rate: Input(type="number", default=2e-4),
@@ -43,6 +44,7 @@ def demo(
         teacher_model=teacher_model,
         auth=teacher_auth,
         num_pairs_per_chunk=num_pairs_per_chunk,
+        chunk_chars=chunk_chars,
         seed=seed,
     )
     cycle = finetune(

@@ -12,7 +12,12 @@ ROOT = Path(__file__).resolve().parents[1]
 CONDA_FILES = sorted((ROOT / "environments").glob("*/conda.yml"))
 PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[a-z,]+\])?==(?P<version>[^=\s]+)")
 # What is imported is not always called what is installed.
-PACKAGES = {"yaml": "pyyaml", "azure.identity": "azure-identity", "azure.ai.ml": "azure-ai-ml"}
+PACKAGES = {
+    "yaml": "pyyaml",
+    "azure.ai.ml": "azure-ai-ml",
+    "azure.core": "azure-core",
+    "azure.identity": "azure-identity",
+}
 
 
 def pins_of(conda_file: Path) -> dict[str, str]:

@@ -96,10 +96,11 @@ def identity(args: Args) -> dict[str, object]:
 
 
 def load_tokenizer(base_model: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
     if not (base_model / "config.json").is_file():
         raise UserError(f"{base_model}: no config.json, so this is no model folder; give the output of import_model")
+
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(base_model)
     if not tokenizer.chat_template:
         raise UserError(f"{base_model}: the tokenizer has no chat template; import the instruction-tuned variant")
@@ -135,6 +136,7 @@ def make_trainer(
     args: Args, tokenizer: "PreTrainedTokenizerBase", train: "TokenizedChats", validation: "TokenizedChats"
 ) -> "SFTTrainer":
     import torch
+    from cpu_sft_trainer import CpuSFTTrainer
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback, set_seed
@@ -154,10 +156,6 @@ def make_trainer(
 
     set_seed(args.seed)
     on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        trainer_type = SFTTrainer
-    else:
-        from cpu_sft_trainer import CpuSFTTrainer as trainer_type
     dtype = torch.bfloat16 if on_gpu and args.method == "lora" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(args.base_model, dtype=dtype)
     lora = LoraConfig(
@@ -171,6 +169,7 @@ def make_trainer(
     if args.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
     tracking.log_params({name: value for name, value in asdict(args).items() if not isinstance(value, Path)})
+    trainer_type = SFTTrainer if on_gpu else CpuSFTTrainer
     return trainer_type(
         model=model,
         args=trainer_config(args, on_gpu=on_gpu, evaluate=bool(validation.rows)),
@@ -204,7 +203,7 @@ def trainer_config(args: Args, *, on_gpu: bool, evaluate: bool) -> "SFTConfig":
         # TRL's defaults, bf16 and gradient checkpointing, cost a CPU four fifths of its speed.
         use_cpu=not on_gpu,
         bf16=on_gpu,
-        gradient_checkpointing=on_gpu,
+        activation_checkpointing=on_gpu,
         logging_steps=10,
         report_to="none",
         disable_tqdm=True,

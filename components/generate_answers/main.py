@@ -40,7 +40,9 @@ class Question:
 
 
 def run(args: Args) -> dict[str, float]:
+    # Threads that spin while they wait are slower than none as soon as another step runs beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     model, tokenizer = load(args.model)
     questions = read_questions(args, tokenizer, longest_prompt(model, args.max_new_tokens))
     started = time.perf_counter()
@@ -77,12 +79,13 @@ def run(args: Args) -> dict[str, float]:
 
 def load(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model, on the accelerator when there is one, and its tokenizer, which pads on the left."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json, so this is no model folder; give the output of import_model")
+
     import torch
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json, so this is no model folder; give the output of import_model")
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if not tokenizer.chat_template:
         raise UserError(f"{folder}: the tokenizer has no chat template; use an instruction-tuned model")

@@ -28,6 +28,8 @@ class Args:
 
 
 def run(args: Args) -> dict[str, float]:
+    # A step's log shows lines, not bars.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     started = time.perf_counter()
     with records.whole_folder(args.base_model) as folder:
         if args.model_folder:
@@ -76,8 +78,8 @@ def download(args: Args, folder: Path) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -140,7 +142,7 @@ def check_weights(folder: Path, source: str) -> None:
     index = folder / "model.safetensors.index.json"
     named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
     if missing := named - {file.name for file in files}:
-        raise UserError(f"{source}: the index names {', '.join(sorted(missing))}, which is missing; copy the whole model")
+        raise UserError(f"{source}: {', '.join(sorted(missing))} of its index is missing; copy the whole model")
     for file in files:
         try:
             with safe_open(file, framework="numpy"):
@@ -165,7 +167,7 @@ def check_model(folder: Path, source: str, trust_remote_code: bool) -> int:
     count = 0
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="numpy") as weights:
-            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return count
 
 

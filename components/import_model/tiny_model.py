@@ -1,6 +1,5 @@
 """Make the built-in tiny model: a tokenizer and a Qwen3-shaped network, trained from scratch on invented listings."""
 
-import collections
 import json
 import random
 from collections.abc import Iterator
@@ -12,20 +11,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-NUM_STEPS = 400
-NUM_HEADS = 3
-MLP = 192
-RARE = 0.004
-THETA = 1e7
-HIDDEN = 128
+NUM_STEPS = 300
 BATCH_SIZE = 8
 LEARNING_RATE = 3e-3
 MAX_POSITIONS = 2048
 MIN_LINES, MAX_LINES = 2, 9
-# The share of the training in which the listings grow to MAX_LINES, and the weight of prose around a copied value.
+# The share of the training in which the listings grow to MAX_LINES.
 GROWTH = 0.4
-TEMPLATE_WEIGHT = 0.1
-FIRST_WEIGHT = 4.0
+# Weights in the loss: the first token of a value is the one that has to be looked up.
+TEMPLATE_WEIGHT, FIRST_WEIGHT, REST_WEIGHT = 0.1, 4.0, 1.0
 NUM_NEGATIVES = 512
 NUM_WORD_MERGES = 1200
 
@@ -71,7 +65,7 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = to_bytes
     writer = tiny_corpus.Writer(seed=0)
-    vocabulary = [*tiny_corpus.ENGLISH, *(writer.word() for _ in range(6000))]
+    vocabulary = [*tiny_corpus.WORDS["english"], *(writer.word() for _ in range(6000))]
     words.train_from_iterator(
         [form for word in vocabulary for form in (word, word.capitalize())],
         trainers.BpeTrainer(
@@ -113,26 +107,22 @@ def make_model(tokenizer: "PreTrainedTokenizerFast") -> "Qwen3ForCausalLM":
 
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
+        hidden_size=128,
         num_hidden_layers=3,
-        num_attention_heads=NUM_HEADS,
-        num_key_value_heads=NUM_HEADS,
+        num_attention_heads=3,
+        num_key_value_heads=3,
         head_dim=64,
-        intermediate_size=MLP,
+        intermediate_size=192,
         initializer_range=0.05,
         tie_word_embeddings=True,
         max_position_embeddings=MAX_POSITIONS,
-        rope_parameters={"rope_type": "default", "rope_theta": THETA},
+        rope_parameters={"rope_type": "default", "rope_theta": 1e7},
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen3ForCausalLM(config)
-    writer = tiny_corpus.Writer(seed=0)
-    rows = encode(tokenizer, [writer.listing(8) for _ in range(200)])
-    counts = collections.Counter(token for ids, _ in rows for token in ids)
-    common = [token for token, count in counts.items() if count > RARE * counts.total()]
-    tiny_attention.start(model, colon=tokenizer.convert_tokens_to_ids(":"), common=common)
+    tiny_attention.start(model, colon=tokenizer.convert_tokens_to_ids(":"))
     return model
 
 
@@ -199,16 +189,17 @@ def batches(
 def encode(
     tokenizer: "PreTrainedTokenizerFast", listings: list[tiny_corpus.Listing]
 ) -> list[tuple[list[int], list[float]]]:
-    pieces = [[(listing.lines, 0.0)] for listing in listings]
-    for row, listing in zip(pieces, listings, strict=True):
-        row += [(text, 1.0 if is_value else TEMPLATE_WEIGHT) for text, is_value in listing.prose]
-    tokens = iter(tokenizer([text for row in pieces for text, _ in row], add_special_tokens=False)["input_ids"])
+    """Token ids and loss weights of each text. Values are cut out first, so that they are the same tokens anywhere."""
+    texts = [text for listing in listings for text in (listing.lines, *(text for text, _ in listing.prose))]
+    tokens = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     rows = []
-    for row in pieces:
-        ids, weights = [], []
-        for _, weight in row:
+    for listing in listings:
+        ids = list(next(tokens))
+        weights = [0.0] * len(ids)
+        for _, is_value in listing.prose:
             piece = next(tokens)
+            first, rest = (FIRST_WEIGHT, REST_WEIGHT) if is_value else (TEMPLATE_WEIGHT, TEMPLATE_WEIGHT)
             ids += piece
-            weights += [weight * FIRST_WEIGHT if weight == 1.0 else weight, *[weight] * (len(piece) - 1)]
+            weights += [first, *[rest] * (len(piece) - 1)]
         rows.append((ids, weights))
     return rows

@@ -64,6 +64,8 @@ class StepProcesses:
 
     def wait(self) -> int:
         """The first exit code that is not 0, or 0; the others are ended as soon as one has failed."""
+        if len(self._processes) == 1:
+            self._processes[0].wait()  # sooner known than by asking now and then
         while True:
             codes = [process.poll() for process in self._processes]
             failed = next((code for code in codes if code), None)

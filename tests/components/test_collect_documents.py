@@ -210,7 +210,7 @@ def test_slices_of_the_samples_are_decoded_right(load_main, tmp_path, root):
     load_main("collect_documents")
     from text_decoding import detect_encoding
 
-    samples = root / "pipelines" / "samples"
+    samples = root / "pipelines" / "samples" / "documents"
     texts = {
         "cp932": (samples / "community-centers-ja.csv").read_text(encoding="cp932"),
         "cp949": (samples / "community-centers-ko.csv").read_text(encoding="utf-8"),
@@ -540,7 +540,7 @@ def test_nothing_to_read_is_one_clear_line(run_component, tmp_path, make, code, 
 
 
 def test_the_samples_are_all_read(run_component, root, tmp_path):
-    samples = root / "pipelines" / "samples"
+    samples = root / "pipelines" / "samples" / "documents"
     outputs = {name: tmp_path / name for name in ("documents", "manifest", "quarantine")}
     result = run_component("collect_documents", raw_data=samples, **outputs)
     assert result.returncode == 0, result.stderr

@@ -1,5 +1,6 @@
-"""finetune_model: the loss is on the right tokens, packed chats are apart, and a killed run ends as an undisturbed one."""
+"""finetune_model: loss on the right tokens, packed chats apart, a killed run ends as an undisturbed one."""
 
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from slmkit import records
 from slmkit.errors import UserError
 
@@ -149,13 +151,13 @@ def test_packed_chats_do_not_see_each_other(main, make_args, tokenizer):
     trainer = main.make_trainer(args, tokenizer, train, validation)
     batch = next(iter(trainer.get_train_dataloader()))
     position_ids = batch["position_ids"][0]
-    starts = (position_ids == 0).nonzero().flatten().tolist() + [len(position_ids)]
+    starts = [*(position_ids == 0).nonzero().flatten().tolist(), len(position_ids)]
     assert len(starts) > 3
     assert (batch["labels"][0, starts[:-1]] == -100).all()
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     with torch.no_grad():
         packed = trainer.model.model(**inputs, use_cache=False).last_hidden_state[0]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in itertools.pairwise(starts):
             alone = trainer.model.model(input_ids=batch["input_ids"][:, start:end]).last_hidden_state[0]
             assert packed[start:end].allclose(alone, atol=1e-3)
 
@@ -329,5 +331,5 @@ def test_negative_learning_rate_exits_2(run_component, make_args):
 
 
 def test_folder_that_is_no_model(main, make_args, tmp_path):
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         main.run(make_args(base_model=tmp_path))

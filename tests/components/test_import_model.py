@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from slmkit.errors import UserError
+
 
 @pytest.fixture(scope="module")
 def main(load_main):
@@ -118,7 +120,7 @@ def test_training_lowers_the_loss(main):
     tiny_model.train(model, tokenizer, seed=0, num_steps=20)
     with torch.no_grad():
         after = tiny_model.prose_loss(model, *held_out).item()
-    assert after < before - 1.0
+    assert after < before - 0.5
 
 
 def test_listings_are_restated_word_for_word(main):
@@ -141,7 +143,7 @@ def test_folder_is_copied_whole_with_its_lineage(run_component, model_folder, tm
     assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "lineage.json"} <= names
     assert not names & {"pytorch_model.bin", "modeling_own.py", ".partial"}
     assert (tmp_path / "out/model.safetensors").read_bytes() == (model_folder / "model.safetensors").read_bytes()
-    assert "1,585,280 parameters" in done.stdout or "parameters" in done.stdout
+    assert "1,486,976 parameters" in done.stdout
 
 
 def test_asset_with_model_and_tokenizer_in_folders_below(main, model_folder, tmp_path):
@@ -176,7 +178,7 @@ BROKEN = [
     (lambda folder: (folder / "config.json").unlink(), "no folders with config.json"),
     (cut, "model.safetensors is damaged or cut short"),
     (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "no safetensors weights"),
-    (lose_a_shard, "the index names model-00002-of-00002.safetensors, which is missing"),
+    (lose_a_shard, "model-00002-of-00002.safetensors of its index is missing"),
     (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
     (make_unknown, "cannot read the model"),
     (lambda folder: (folder / "config.json").write_text("{"), "cannot read the model"),
@@ -185,8 +187,6 @@ BROKEN = [
 
 @pytest.mark.parametrize(("spoil", "expected"), BROKEN, ids=[expected for _, expected in BROKEN])
 def test_what_is_no_whole_model_is_refused_and_leaves_nothing(main, model_folder, tmp_path, spoil, expected):
-    from slmkit.errors import UserError
-
     spoil(model_folder)
     with pytest.raises(UserError, match=expected):
         main.run(main.Args(base_model=tmp_path / "out", model_folder=model_folder))

@@ -111,11 +111,11 @@ def test_retry_after(headers, expected):
 
 
 def test_retry_after_as_a_date_is_waited_for(serve):
-    wanted = int(time.time()) + 2
+    wanted = int(time.time()) + 1
     date = email.utils.formatdate(wanted, usegmt=True)
     endpoint = serve(lambda n, body: (503, "", {"Retry-After": date}) if n == 0 else completion())
     ask(endpoint.url, "q")
-    assert wanted <= time.time() < wanted + 1
+    assert wanted <= time.time() < wanted + 5
 
 
 def test_a_wait_of_no_time_is_none(serve):

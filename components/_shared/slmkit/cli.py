@@ -42,7 +42,6 @@ def parse(args_type: type[ArgsT], spec_path: Path, argv: Sequence[str] | None = 
     parser = _Parser(
         prog=spec["name"],
         description=spec.get("description"),
-        allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -1,0 +1,193 @@
+"""generate_answers: greedy answers that do not depend on the batch, a row for every item, failures counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slmkit import records
+from slmkit.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def main(load_main):
+    return load_main("generate_answers")
+
+
+@pytest.fixture(scope="module")
+def model_folder(load_main, tmp_path_factory) -> Path:
+    load_main("import_model")
+    import tiny_model
+
+    folder = tmp_path_factory.mktemp("model")
+    model, tokenizer = tiny_model.make(seed=1, num_steps=4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def item(number: int, content: str = "") -> dict:
+    """Questions of unlike length, the longest first, in three languages."""
+    text = content or "Phone: 02-5678\n電話番号: 03-1234\n전화번호: 051\n" * (5 - number % 5) + f"\nPhone {number}?"
+    return {"id": f"item-{number}", "messages": [{"role": "user", "content": text}], "references": ["-"]}
+
+
+@pytest.fixture
+def make_args(main, model_folder, tmp_path):
+    def make(items: list[dict], **changes) -> object:
+        with records.write_records(tmp_path / "items") as write:
+            for row in items:
+                write(row)
+        values = {
+            "model": model_folder,
+            "eval_items": tmp_path / "items",
+            "candidate": "base",
+            "predictions": tmp_path / "predictions",
+            "max_new_tokens": 12,
+        }
+        return main.Args(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def answers(main, make_args):
+    def run(items: list[dict], **changes) -> list[dict]:
+        args = make_args(items, **changes)
+        main.run(args)
+        return list(records.read_records(args.predictions))
+
+    return run
+
+
+def greedy_by_hand(folder: Path, messages: list[dict], max_new_tokens: int) -> tuple[list[int], str]:
+    """The definition of greedy decoding: the likeliest next token, one by one, without cache, batch or padding."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    new = []
+    while len(new) < max_new_tokens and (not new or new[-1] != tokenizer.eos_token_id):
+        with torch.no_grad():
+            new.append(model(torch.tensor([ids + new])).logits[0, -1].argmax().item())
+    return new, tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def test_answers_are_greedy_and_whole(answers, model_folder):
+    items = [item(0), item(3), item(4)]
+    for row, asked in zip(answers(items), items, strict=True):
+        tokens, text = greedy_by_hand(model_folder, asked["messages"], 12)
+        assert row["output"] == text
+        assert row["completion_tokens"] == len(tokens)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_batch_size_does_not_change_the_answers(answers, batch_size):
+    items = [item(number) for number in range(11)]
+    expected = answers(items, batch_size=4)
+    found = answers(items, batch_size=batch_size)
+    assert [row["id"] for row in found] == [row["id"] for row in items]
+    assert [row["output"] for row in found] == [row["output"] for row in expected]
+    assert any(row["output"] for row in found)
+
+
+def test_row_holds_what_a_prediction_must(answers, model_folder):
+    from transformers import AutoTokenizer
+
+    asked = item(1)
+    (row,) = answers([asked], candidate="tuned")
+    assert list(row) == [
+        *("id", "candidate", "output", "latency_ms", "prompt_tokens", "completion_tokens", "cached"),
+    ]
+    prompt = f"<|im_start|>user\n{asked['messages'][0]['content']}<|im_end|>\n<|im_start|>assistant\n"
+    assert row["prompt_tokens"] == len(AutoTokenizer.from_pretrained(model_folder)(prompt)["input_ids"])
+    assert (row["candidate"], row["cached"]) == ("tuned", False)
+    assert row["latency_ms"] > 0
+    assert 0 < row["completion_tokens"] <= 12
+
+
+def test_the_model_stops_at_its_end_of_turn(main, model_folder):
+    """Whatever the model says after its end of turn is not part of the answer."""
+    import torch
+
+    model, tokenizer = main.load(model_folder)
+    question = main.Question("q", prompt=[5, 6, 7])
+    said = [*tokenizer("12", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, tokenizer.pad_token_id]
+    model.generate = lambda input_ids, **_: torch.cat([input_ids, torch.tensor([said])], dim=1)
+    main.answer(model, tokenizer, [question], max_new_tokens=9)
+    assert (question.output, len(question.answer), question.was_cut) == ("12", 2, False)
+
+
+def test_items_that_cannot_be_asked_are_rows_with_their_error(answers, make_args, main):
+    ends_wrong = item(2)
+    ends_wrong["messages"].append({"role": "assistant", "content": "no"})
+    items = [item(0), item(1, "word " * 2000), ends_wrong, {"id": "item-9", "messages": []}]
+    rows = answers(items, max_error_fraction=0.75)
+    assert [bool(row.get("error")) for row in rows] == [False, True, True, True]
+    assert "tokens, the model takes 2036" in rows[1]["error"]
+    assert "end with the assistant's turn" in rows[2]["error"]
+    assert [row["output"] for row in rows[1:]] == ["", "", ""]
+    assert main.run(make_args(items, max_error_fraction=0.75))["generate/num_failed"] == 3
+
+
+def test_too_many_failures_stop_the_step(main, make_args):
+    args = make_args([item(0), {"id": "x", "messages": []}], max_error_fraction=0.4)
+    with pytest.raises(UserError, match="1 of 2 eval items"):
+        main.run(args)
+    assert not args.predictions.exists()
+
+
+def test_batch_too_large_for_memory_is_halved(main, monkeypatch):
+    import torch
+
+    sizes = []
+
+    def answer(model, tokenizer, batch, max_new_tokens):
+        sizes.append(len(batch))
+        if len(batch) > 2 or any(question.id == "huge" for question in batch):
+            raise torch.OutOfMemoryError("out of memory")
+        for question in batch:
+            question.output = "done"
+
+    monkeypatch.setattr(main, "answer", answer)
+    batch = [main.Question(id) for id in ("a", "b", "c", "d", "huge")]
+    main.answer_or_split(None, None, batch, 8)
+    assert [question.output for question in batch] == ["done", "done", "done", "done", ""]
+    assert "out of memory" in batch[4].error
+    assert sizes == [5, 2, 3, 1, 2, 1, 1]
+
+
+BAD_ITEMS = [
+    ([], "no eval items"),
+    ([item(1), item(1)], "items:2: 'id' is missing, empty or not unique"),
+    ([{"messages": item(1)["messages"]}], "items:1: 'id' is missing"),
+]
+
+
+@pytest.mark.parametrize(("items", "expected"), BAD_ITEMS, ids=["empty", "twice", "no id"])
+def test_bad_items_are_one_clear_line(main, make_args, items, expected):
+    with pytest.raises(UserError, match=expected):
+        main.run(make_args(items))
+
+
+def test_max_new_tokens_must_leave_room(main, make_args):
+    with pytest.raises(UserError, match="leaves no room for a prompt"):
+        main.run(make_args([item(0)], max_new_tokens=2048))
+
+
+def test_as_a_process_with_lineage(run_component, make_args):
+    args = make_args([item(0), item(1)], max_new_tokens=4)
+    done = run_component("generate_answers", **vars(args))
+    assert done.returncode == 0, done.stderr
+    assert "base: 2 items in" in done.stdout
+    lineage = json.loads(args.predictions.with_name("predictions.lineage.json").read_text())
+    assert lineage["parameters"]["candidate"] == "base"
+
+
+def test_folder_that_is_no_model_is_one_line(run_component, make_args, tmp_path):
+    done = run_component("generate_answers", **vars(make_args([item(0)], model=tmp_path)))
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "no config.json" in done.stderr
