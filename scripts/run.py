@@ -3,6 +3,7 @@
 
 import argparse
 import datetime
+import gc
 import os
 import secrets
 import signal
@@ -82,11 +83,31 @@ def _report(args: argparse.Namespace, error: object) -> None:
 def _run(args: argparse.Namespace) -> int:
     name = args.name or f"{args.file.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     root = args.root.resolve()
-    root.mkdir(parents=True, exist_ok=True)
     if (root / "jobs" / name).exists():
         raise RunError(f"--name {name}: there is a job of this name already, see {root / 'jobs' / name}; take another")
-    # MLflow loads beside azure-ai-ml: each takes a second or two.
-    tracker = None if args.dry_run else Tracker(root, experiment=args.file.stem, job_name=name)
+    root.mkdir(parents=True, exist_ok=True)
+    if args.dry_run:
+        return _show_plan(args.file, _runner(args, name, root, tracker=None))
+    with Tracker(root, experiment=args.file.stem, job_name=name) as tracker:
+        runner = _runner(args, name, root, tracker)
+        started, status = time.monotonic(), "FAILED"
+        tracker.open()
+        try:
+            with runner.progress:
+                runner.run()
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            outputs = link_outputs(runner, root / "jobs" / name)
+            tracker.close(status)
+    _show_summary(runner, name, root, outputs, tracker.uri, time.monotonic() - started)
+    return 0
+
+
+def _runner(args: argparse.Namespace, name: str, root: Path, tracker: Tracker | None) -> Runner:
+    """Everything that can be refused is refused here, before a run is opened or a step started."""
     job = jobfile.load(args.file, [setting for group in args.set for setting in group])
     steps = graph.build(job)
     runner = Runner(
@@ -100,22 +121,7 @@ def _run(args: argparse.Namespace) -> int:
         force_rerun=args.force_rerun or bool(getattr(job.settings, "force_rerun", False)),
     )
     runner.check()
-    if tracker is None:
-        return _show_plan(args.file, runner)
-    started, status = time.monotonic(), "FAILED"
-    tracker.open()
-    try:
-        with runner.progress:
-            runner.run()
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        outputs = link_outputs(runner, root / "jobs" / name)
-        tracker.close(status)
-    _show_summary(runner, name, root, outputs, tracker.uri, time.monotonic() - started)
-    return 0
+    return runner
 
 
 def _show_plan(file: Path, runner: Runner) -> int:
@@ -154,4 +160,6 @@ def _show_summary(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    gc.freeze()  # azure-ai-ml leaves so many objects behind that collecting them at exit takes a second
+    sys.exit(exit_code)

@@ -65,7 +65,6 @@ class Runner:
 
     def run(self) -> None:
         """Run all steps; raises ``StepError`` when those that were under way have ended too."""
-        self.check()
         waiting = dict(self.graph.steps)
         failure: BaseException | None = None
         with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:

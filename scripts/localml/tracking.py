@@ -1,13 +1,18 @@
 """MLflow for local runs: a parent run for the pipeline, a child run for each step, in a SQLite store."""
 
+import json
 import os
+import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from localml.errors import RunError
+
 
 class Tracker:
-    """All calls go through one thread: MLflow loads while the job file is read, and SQLite has a single writer here.
+    """Sends its calls to ``mlflow_writer`` one after the other, from a thread, so that no step waits for a reused one.
 
     Nothing is written before ``open``, so that a job file that is refused leaves no run behind.
     """
@@ -16,30 +21,54 @@ class Tracker:
         self.uri = f"sqlite:///{(root / 'mlflow.db').as_posix()}"
         self._artifacts = (root / "mlartifacts").as_uri()
         self._experiment, self._job_name = experiment, job_name
-        self._client: Any = None
         self._experiment_id = self._parent_id = ""
-        self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._loaded = self._calls.submit(_load)
         self._opened: Future | None = None
+        self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._writer = subprocess.Popen(
+            [sys.executable, "-m", "localml.mlflow_writer", self.uri],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+            start_new_session=True,  # Ctrl-C is for the runner, which still has runs to close
+        )
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.shutdown(cancel_futures=True)
+        self._writer.stdin.close()
+        if self._opened is None:
+            self._writer.kill()
+        self._writer.wait()
+        self._writer.stdout.close()
+
+    def _ask(self, call: str, **arguments: Any) -> Any:
+        try:
+            self._writer.stdin.write(json.dumps([call, arguments]) + "\n")
+            self._writer.stdin.flush()
+            answer = json.loads(self._writer.stdout.readline())
+        except (OSError, ValueError):
+            answer = {"error": "its process has ended"}
+        if "error" in answer:
+            raise RunError(f"MLflow ({self.uri}): {answer['error']}")
+        return answer["result"]
+
+    def _create(self, name: str, tags: dict[str, str]) -> str:
+        return self._ask("create_run", experiment_id=self._experiment_id, name=name, tags=tags)
 
     def open(self) -> None:
         """Open the parent run; a store that cannot be opened is an error at the first step."""
-        self._opened = self._calls.submit(self._open)
 
-    def _open(self) -> None:
-        MlflowClient = self._loaded.result()  # noqa: N806
-        self._client = MlflowClient(self.uri)
-        known = self._client.get_experiment_by_name(self._experiment)
-        self._experiment_id = (
-            known.experiment_id
-            if known
-            else self._client.create_experiment(self._experiment, artifact_location=self._artifacts)
-        )
-        tags = {"mlflow.source.type": "JOB", "azureml.jobName": self._job_name}
-        self._parent_id = self._create(self._job_name, tags)
+        def opened() -> None:
+            self._experiment_id = self._ask("open_experiment", name=self._experiment, artifacts=self._artifacts)
+            tags = {"mlflow.source.type": "JOB", "azureml.jobName": self._job_name}
+            self._parent_id = self._create(self._job_name, tags)
 
-    def _create(self, name: str, tags: dict[str, str]) -> str:
-        return self._client.create_run(self._experiment_id, run_name=name, tags=tags).info.run_id
+        self._opened = self._calls.submit(opened)
 
     def start_step(self, name: str, tags: dict[str, str]) -> str:
         """Open a child run and return its id."""
@@ -50,18 +79,18 @@ class Tracker:
         self._opened.result()
         return self._calls.submit(start).result()
 
-    def reuse_step(self, name: str, tags: dict[str, str]) -> Future:
+    def reuse_step(self, name: str, tags: dict[str, str]) -> None:
         """Record a step that did not have to run; nobody waits for it."""
 
         def reuse() -> None:
             run_id = self._create(name, {"mlflow.parentRunId": self._parent_id, "azureml.isReused": "true", **tags})
-            self._client.set_terminated(run_id, "FINISHED")
+            self._ask("end_run", run_id=run_id, status="FINISHED")
 
-        return self._calls.submit(reuse)
+        self._calls.submit(reuse)
 
     def end_step(self, run_id: str, status: str) -> None:
         """Close a child run; ``status`` is FINISHED, FAILED or KILLED."""
-        self._calls.submit(self._client.set_terminated, run_id, status)
+        self._calls.submit(self._ask, "end_run", run_id=run_id, status=status)
 
     def environment(self, run_id: str) -> dict[str, str]:
         """The variables by which a step finds the run that is open for it, as Azure ML sets them."""
@@ -76,14 +105,6 @@ class Tracker:
         }
 
     def close(self, status: str) -> None:
-        """Close the parent run if it was opened, and wait for what is still to be written."""
+        """Close the parent run, after everything else that is still to be written."""
         if self._opened and not self._opened.exception():
-            self._calls.submit(self._client.set_terminated, self._parent_id, status).result()
-        self._calls.shutdown()
-
-
-def _load() -> Any:
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient
+            self._calls.submit(self._ask, "end_run", run_id=self._parent_id, status=status).result()

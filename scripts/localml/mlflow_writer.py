@@ -1,0 +1,52 @@
+"""Writes the runs of a local job to MLflow, in a process of its own so that MLflow loads beside azure-ai-ml.
+
+Reads a request a line from standard input and answers each with a line; ends with its input, so it never outlives the
+runner.
+"""
+
+import json
+import sys
+from typing import Any
+
+
+class Writer:
+    """The calls that a request can name."""
+
+    def __init__(self, uri: str) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(uri)
+
+    def open_experiment(self, name: str, artifacts: str) -> str:
+        """The id of an experiment, which is made when it is not there."""
+        known = self._client.get_experiment_by_name(name)
+        return known.experiment_id if known else self._client.create_experiment(name, artifact_location=artifacts)
+
+    def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> str:
+        """The id of a new run."""
+        return self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Close a run."""
+        self._client.set_terminated(run_id, status)
+
+
+def main(uri: str) -> None:
+    """Answer requests until there are no more."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what MLflow prints must not pass for an answer
+    writer: Writer | None = None
+    for line in sys.stdin:
+        call, arguments = json.loads(line)
+        answer: dict[str, Any]
+        try:
+            writer = writer or Writer(uri)
+            answer = {"result": getattr(writer, call)(**arguments)}
+        except Exception as error:  # whatever the store raises is for the runner to report
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    import mlflow.tracking  # noqa: F401  (before the first request comes)
+
+    main(sys.argv[1])
