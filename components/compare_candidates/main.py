@@ -15,6 +15,12 @@ SPEC = Path(__file__).with_name("component.yml")
 MAX_SLICES_A_KEY = 12
 FEW_CLUSTERS = 10
 
+# What it says of a score, by what prepare_dataset held out.
+HELD_OUT = {
+    "documents": " - nothing of them was trained on; the wordings of the questions were",
+    "questions": " - their documents were trained on, with other questions",
+}
+
 
 @dataclass(frozen=True)
 class Args:
@@ -168,7 +174,7 @@ def held_out(items: dict[str, dict]) -> dict[str, Any]:
     """What the training data did not hold, as far as the eval items say."""
     counts = collections.Counter(str((item.get("slices") or {}).get("held_out") or "") for item in items.values())
     unknown = counts.pop("", 0)
-    said = [f"{what} ({count} questions)" for what, count in counts.most_common()]
+    said = [f"{what} ({count} questions){HELD_OUT.get(what, '')}" for what, count in counts.most_common()]
     if unknown:
         said.append(f"not stated for {unknown} questions")
     return {"statement": f"Held out from training: {', '.join(said)}.", "num_items": dict(counts)}

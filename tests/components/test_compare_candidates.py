@@ -218,7 +218,8 @@ def test_comparison_and_report(compare, tmp_path):
     # latencies of tuned: 12 ... 49; 0 failed and 1 came from the cache
     assert found["candidates"][1]["latency_ms"] == {"p50": 30.5, "p95": pytest.approx(47.15), "num_answers": 38}
     assert found["held_out"] == {
-        "statement": "Held out from training: documents (40 questions).",
+        "statement": "Held out from training: documents (40 questions) - nothing of them was trained on; "
+        "the wordings of the questions were.",
         "num_items": {"documents": 40},
     }
     assert found["candidates"][0]["scores_sha256"] == records_sha256(tmp_path / "baseline_scores")
