@@ -251,3 +251,15 @@ def test_stream_shows_what_steps_print(toys):
     say = toys.component("say", "print('says', args.word); pathlib.Path(args.out).write_text('x')", {"word": STRING})
     done = toys.run(toys.job({"say": {"component": say, "inputs": {"word": word}}}), "--stream")
     assert f"[say] says {word}" in done.stdout
+
+
+def test_the_snapshot_leaves_out_what_amlignore_names(toys):
+    names = "sorted(p.name for p in pathlib.Path('.').rglob('*') if p.is_file())"
+    look = toys.component("look", f"pathlib.Path(args.out).write_text(repr({names}))")
+    (toys.folder / "look" / ".amlignore").write_text("private.txt\n")
+    for name in ("private.txt", "shared.txt"):
+        (toys.folder / "look" / name).write_text(name)
+    name = unique()
+    assert toys.run(toys.job({"look": {"component": look}}), "-n", name).returncode == 0
+    seen = toys.output(name, "look")
+    assert "shared.txt" in seen and "private.txt" not in seen

@@ -1,0 +1,67 @@
+"""What the README says holds: its commands are accepted, its links lead somewhere, its list of components is whole."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import run
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.strip()
+]
+
+
+def test_the_two_commands_are_there():
+    """demo.sh and test.sh themselves are what a landing runs."""
+    assert COMMANDS[0] == ["./scripts/demo.sh"]
+    assert COMMANDS[1] == ["./scripts/test.sh"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_names_what_exists(command):
+    if command[0].startswith("./"):
+        assert (ROOT / command[0]).stat().st_mode & 0o111, "a script that can be started"
+    elif command[:4] == ["az", "ml", "job", "create"]:
+        assert (ROOT / command[command.index("-f") + 1]).is_file()
+    else:
+        pytest.fail(f"a kind of command that this test does not know: {command}")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "--set" in c], ids=" ".join)
+def test_the_values_that_are_set_exist(command, tmp_path, monkeypatch, capsys):
+    """The same flags as a dry run here; data that a reader would have is put in place."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "documents").mkdir(parents=True)
+    (tmp_path / "my" / "documents" / "a.txt").write_text("text")
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    (tmp_path / "assets.yml").write_text(
+        "azureml:my-chats:1: chats.jsonl\nazureml://registries/azureml/models/Phi-4-mini-instruct/versions/1: my\n"
+    )
+    job = "pipelines/jobs/demo.yml" if command[0].startswith("./") else command[command.index("-f") + 1]
+    flags = command[command.index("--set") :]
+    code = run.main(["-f", str(ROOT / job), *flags, "--dry-run", "--root", ".local", "--assets", "assets.yml"])
+    assert code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", re.findall(r"`(--[a-z-]+)[^`]*`", README))
+def test_a_flag_that_is_named_is_known(flag, capsys):
+    with pytest.raises(SystemExit):
+        run.main(["--help"])
+    assert flag in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
+def test_a_link_leads_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_every_component_is_named():
+    named = set(re.findall(r"\(components/(\w+)\)", README))
+    assert named == {path.parent.name for path in (ROOT / "components").glob("*/component.yml")}
