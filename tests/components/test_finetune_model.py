@@ -92,7 +92,7 @@ def weights(folder: Path) -> bytes:
 def test_labels_are_the_tokens_that_the_assistant_says(main, tokenizer):
     import chat_tokenization
 
-    row = chat_tokenization.tokenize_chat(CHAT, tokenizer, chat_tokenization.training_template(tokenizer))
+    row = chat_tokenization.tokenizer_of_chats(tokenizer, True)(CHAT)
     shown = [tokenizer.decode([token]) for token in row["input_ids"]]
     labels = ["" if label == -100 else tokenizer.decode([label]) for label in row["labels"]]
     expected = ["" for _ in shown]
@@ -106,16 +106,63 @@ def test_labels_are_the_tokens_that_the_assistant_says(main, tokenizer):
 def test_without_assistant_only_loss_every_token_is_a_label(main, tokenizer):
     import chat_tokenization
 
-    row = chat_tokenization.tokenize_chat(CHAT, tokenizer, None)
+    row = chat_tokenization.tokenizer_of_chats(tokenizer, False)(CHAT)
     assert row["labels"] == row["input_ids"]
 
 
-def test_a_template_without_markers_is_refused(main, tokenizer):
+PHI_4_MINI = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def word_tokenizer():
+    """A token a word, and the special tokens of Phi-4-mini."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"]
+    words = ["s", "a", "b", "?", "12", "34", "no"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words + special)}, unk_token="s"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", extra_special_tokens=special[:-1]
+    )
+
+
+def test_labels_under_a_template_without_markers(main, word_tokenizer):
+    """Phi-4-mini's template, which TRL does not know and which ends every chat with a second stop token."""
     import chat_tokenization
 
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    word_tokenizer.chat_template = PHI_4_MINI
+    row = chat_tokenization.tokenizer_of_chats(word_tokenizer, True)(CHAT)
+    shown = word_tokenizer.convert_ids_to_tokens(row["input_ids"])
+    labels = ["" if label == -100 else word_tokenizer.convert_ids_to_tokens(label) for label in row["labels"]]
+    expected = [
+        *[("<|system|>", ""), ("s", ""), ("<|end|>", "")],
+        *[("<|user|>", ""), ("a", ""), ("?", ""), ("<|end|>", "")],
+        *[("<|assistant|>", ""), ("12", "12"), ("<|end|>", "<|end|>")],
+        *[("<|user|>", ""), ("b", ""), ("?", ""), ("<|end|>", "")],
+        *[("<|assistant|>", ""), ("34", "34"), ("no", "no"), ("<|end|>", "<|end|>")],
+        ("<|endoftext|>", "<|endoftext|>"),
+    ]
+    assert list(zip(shown, labels, strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",  # no prompt for the assistant
+        "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}",  # the start changes
+    ],
+)
+def test_a_template_that_hides_the_assistant_is_refused(main, word_tokenizer, template):
+    import chat_tokenization
+
+    word_tokenizer.chat_template = template
     with pytest.raises(UserError, match="assistant_only_loss=false"):
-        chat_tokenization.training_template(tokenizer)
+        chat_tokenization.tokenizer_of_chats(word_tokenizer, True)(CHAT)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
