@@ -1,7 +1,6 @@
 """What a person sees of a run: a line per step with its state and time, live on a terminal, plain in a log."""
 
 import dataclasses
-import sys
 import threading
 import time
 
@@ -55,15 +54,16 @@ class Progress:
             now = time.monotonic()
             line.seconds = seconds if seconds is not None else (now - line.started if line.started else 0.0)
             line.state, line.started = state, now if state == "running" else line.started
-        if not self._is_live:
-            mark, _ = _MARKS[state]
-            elapsed = f"  {line.seconds:.1f} s" if state in ("finished", "failed") else ""
-            print(f"{mark} {step:<36} {state}{elapsed}", flush=True)
+            if not self._is_live:
+                mark, _ = _MARKS[state]
+                elapsed = f"  {line.seconds:.1f} s" if state in ("finished", "failed") else ""
+                print(f"{mark} {step:<36} {state}{elapsed}", flush=True)
 
     def line(self, step: str, text: str) -> None:
         """A line that a step has printed."""
         if self._stream:
-            print(f"[{step}] {text}", file=sys.stdout, flush=True)
+            with self._lock:
+                print(f"[{step}] {text}", flush=True)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
