@@ -1,5 +1,6 @@
 """Answers in JSON that follow a pydantic model: how to ask for them, how to read them, how to ask again."""
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,7 @@ ModelT = TypeVar("ModelT", bound="BaseModel")
 _KEPT_IN_STRICT = ("$defs", "anyOf", "const", "description", "enum", "items", "properties", "type")
 
 
+@functools.cache
 def response_format(answer_type: "type[BaseModel]") -> dict[str, Any]:
     """The request's ``response_format`` for a pydantic model, within what strict structured output allows."""
     schema = _strict(answer_type.model_json_schema())
