@@ -2,23 +2,18 @@
 """Run an Azure ML pipeline job on this machine; the flags are those of `az ml job create`."""
 
 import argparse
-import datetime
 import gc
 import os
-import secrets
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from localml import graph, jobfile
-from localml.assets import Assets
-from localml.environments import Environments
 from localml.errors import RunError
-from localml.progress import Progress
-from localml.runner import Runner, StepError, link_outputs, summary_texts
-from localml.tracking import Tracker
+from localml.runner import Runner, StepError, summary_texts
+from localml.session import Options, Outcome, make_runner, run
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -81,47 +76,24 @@ def _report(args: argparse.Namespace, error: object) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    name = args.name or f"{args.file.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    root = args.root.resolve()
-    if (root / "jobs" / name).exists():
-        raise RunError(f"--name {name}: there is a job of this name already, see {root / 'jobs' / name}; take another")
-    root.mkdir(parents=True, exist_ok=True)
-    if args.dry_run:
-        return _show_plan(args.file, _runner(args, name, root, tracker=None))
-    with Tracker(root, experiment=args.file.stem, job_name=name) as tracker:
-        runner = _runner(args, name, root, tracker)
-        started, status = time.monotonic(), "FAILED"
-        tracker.open()
-        try:
-            with runner.progress:
-                runner.run()
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            outputs = link_outputs(runner, root / "jobs" / name)
-            tracker.close(status)
-    _show_summary(runner, name, root, outputs, tracker.uri, time.monotonic() - started)
-    return 0
-
-
-def _runner(args: argparse.Namespace, name: str, root: Path, tracker: Tracker | None) -> Runner:
-    """Everything that can be refused is refused here, before a run is opened or a step started."""
-    job = jobfile.load(args.file, [setting for group in args.set for setting in group])
-    steps = graph.build(job)
-    runner = Runner(
-        steps,
-        name,
-        root,
-        Assets(args.file.resolve().parent, args.assets or root / "assets.yml"),
-        Environments(root, args.env),
-        tracker,
-        Progress(list(steps.steps), stream=args.stream),
-        force_rerun=args.force_rerun or bool(getattr(job.settings, "force_rerun", False)),
+    options = Options(
+        experiment=args.file.stem,
+        folder=args.file.resolve().parent,
+        root=args.root,
+        name=args.name,
+        environment=args.env,
+        assets=args.assets,
+        force_rerun=args.force_rerun,
+        stream=args.stream,
     )
-    runner.check()
-    return runner
+
+    def load() -> Any:
+        return jobfile.load(args.file, [setting for group in args.set for setting in group])
+
+    if args.dry_run:
+        return _show_plan(args.file, make_runner(load(), options, options.job_name, tracker=None))
+    _show_summary(run(load, options))
+    return 0
 
 
 def _show_plan(file: Path, runner: Runner) -> int:
@@ -142,21 +114,21 @@ def _show_plan(file: Path, runner: Runner) -> int:
     return 0
 
 
-def _show_summary(
-    runner: Runner, name: str, root: Path, outputs: dict[str, Path], tracking_uri: str, seconds: float
-) -> None:
+def _show_summary(outcome: Outcome) -> None:
+    runner, here = outcome.runner, Path.cwd()
+
+    def shown(path: Path) -> Path:
+        return path.relative_to(here) if path.is_relative_to(here) else path
+
     for text in summary_texts(runner):
         print(f"\n{text}")
     ran = len(runner.finished) - len(runner.reused)
-    print(f"\n{name}: {ran} steps run, {len(runner.reused)} reused, {seconds:.1f} s")
-    here = Path.cwd()
-    for port, path in outputs.items():
+    print(f"\n{outcome.name}: {ran} steps run, {len(runner.reused)} reused, {outcome.seconds:.1f} s")
+    for port, path in outcome.outputs.items():
         report = path / "report.html"
-        shown = report if report.is_file() else path
-        print(f"  {port:<16} {shown.relative_to(here) if shown.is_relative_to(here) else shown}")
-    folder = root / "jobs" / name
-    print(f"  {'all outputs':<16} {folder.relative_to(here) if folder.is_relative_to(here) else folder}")
-    print(f"  {'MLflow':<16} {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri}")
+        print(f"  {port:<16} {shown(report if report.is_file() else path)}")
+    print(f"  {'all outputs':<16} {shown(outcome.folder)}")
+    print(f"  {'MLflow':<16} {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {outcome.tracking_uri}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Graph:
 
 def build(job: Any) -> Graph:
     """Flatten a pipeline job into ``Step``s; raises ``RunError`` for a binding to nothing, a cycle or a bad value."""
-    inputs = {name: _binding_of(port._data) for name, port in job.inputs.items()}
+    inputs = {name: _binding_of(_given(port)) for name, port in job.inputs.items()}
     steps, outputs = _expand(job.jobs, inputs, prefix="")
     try:
         order = list(
@@ -115,7 +115,8 @@ def _pipelines(nodes: dict[str, Any], but: str) -> set[str]:
 
 
 def _nodes_read(node: Any) -> set[str]:
-    matches = (_BINDING.match(port._data) for port in node.inputs.values() if isinstance(port._data, str))
+    given = (_given(port) for port in node.inputs.values())
+    matches = (_BINDING.match(value) for value in given if isinstance(value, str))
     return {match[2].split(".")[0] for match in matches if match and match[1] == "jobs"}
 
 
@@ -130,7 +131,7 @@ def _bind(
     ports = node.component.inputs
     bound: Bound = {}
     for name, port in ports.items():
-        given = node.inputs[name]._data if name in node.inputs else None
+        given = _given(node.inputs[name]) if name in node.inputs else None
         binding = _resolve(f"{where}.inputs.{name}", given, parent, nodes, inner_outputs, prefix)
         if binding is None and port.default is not None:
             binding = Literal(port.default)
@@ -169,6 +170,12 @@ def _resolve(
     if port not in outputs:
         raise RunError(f"{where}: {given} is bound to nothing; {step} gives: {', '.join(outputs)}")
     return inner_outputs[step][port] if step in inner_outputs else FromStep(f"{prefix}{step}", port)
+
+
+def _given(port: Any) -> Any:
+    """What a port is bound to, as a job file writes it; the DSL holds objects in the place of ``${{...}}``."""
+    data = port._data
+    return data._data_binding() if hasattr(data, "_data_binding") else data
 
 
 def _binding_of(given: Any) -> Binding | None:
@@ -233,7 +240,8 @@ def _exported(nodes: dict[str, Any], inner: dict[str, dict[str, FromStep]], pref
     exported: dict[str, FromStep] = {}
     for name, node in nodes.items():
         for port, output in node.outputs.items():
-            match = _BINDING.match(output._data) if isinstance(output._data, str) else None
+            given = _given(output)
+            match = _BINDING.match(given) if isinstance(given, str) else None
             if match and match[1] == "outputs":
                 exported[match[2]] = inner[name][port] if name in inner else FromStep(f"{prefix}{name}", port)
     return exported
