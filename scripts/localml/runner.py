@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -37,7 +38,7 @@ class StepError(Exception):
         except OSError:
             lines = []
         text = "".join(f"  | {line}\n" for line in lines) + f"  log:    {self.log}\n"
-        return text + (f"  repeat: bash {self.repeat}\n" if self.repeat else "")
+        return text + (f"  repeat: bash {shlex.quote(str(self.repeat))}\n" if self.repeat else "")
 
 
 @dataclasses.dataclass
