@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from localml import graph, jobfile
+from localml import jobfile
 from localml.errors import RunError
 from localml.runner import Runner, StepError, summary_texts
 from localml.session import Options, Outcome, make_runner, run
@@ -106,11 +106,7 @@ def _show_plan(file: Path, runner: Runner) -> int:
         after = f" after {', '.join(sorted(step.needs))}" if step.needs else ""
         print(f"  {state:<6}{name} ({step.component_name}){after}")
         for port, binding in step.inputs.items():
-            value = binding.value if isinstance(binding, graph.Literal) else binding
-            source = getattr(binding, "path", None) or (
-                f"{binding.step}.{binding.port}" if isinstance(binding, graph.FromStep) else value
-            )
-            print(f"          {port} = {source}")
+            print(f"          {port} = {binding}")
     return 0
 
 

@@ -1,14 +1,17 @@
 """Ways to call a component in tests: as a real process, as Azure ML does, or its functions in this process."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.chat_endpoint import Endpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPONENTS = ROOT / "components"
@@ -68,3 +71,29 @@ def run_component() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Endpoint]]:
+    """Start endpoints on loopback that answer with what is given, or with what a function of the request says."""
+    with contextlib.ExitStack() as stack:
+
+        def start(reply: object) -> Endpoint:
+            endpoint = Endpoint(reply if callable(reply) else lambda number, body: reply)
+            stack.callback(endpoint.close)
+            return endpoint
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def small_model(load_main, tmp_path_factory) -> Path:
+    """The tiny model after a few steps of training: as good as a long one wherever its answers do not matter."""
+    load_main("import_model")
+    import tiny_model
+
+    folder = tmp_path_factory.mktemp("small_model")
+    model, tokenizer = tiny_model.make(seed=1, num_steps=4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -18,12 +18,18 @@ class Literal:
 
     value: Any
 
+    def __str__(self) -> str:
+        return str(self.value)
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
     """A file, a folder or an asset that exists before the run: ``path`` as the job file writes it."""
 
     path: str
+
+    def __str__(self) -> str:
+        return self.path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,9 @@ class FromStep:
 
     step: str
     port: str
+
+    def __str__(self) -> str:
+        return f"{self.step}.{self.port}"
 
 
 Binding = Literal | Data | FromStep

@@ -1,6 +1,5 @@
 """Seeds from a listing, from prose and from tables; what is refused; teachers that fail; a kill in the middle."""
 
-import contextlib
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ import pytest
 
 from slmkit import records
 from slmkit.errors import UserError
-from tests.chat_endpoint import Endpoint, completion
+from tests.chat_endpoint import completion
 
 EN = "No.: 1\nStore Name: BrightStore Central\nPhone Number: 02-5678-1234\nClosed: N\nDescription: Big. It is new."
 JA = "項番: 1\n店舗名: ブライトストア\n電話番号: 02-5678-1234\n住所：3階、スタータワー"
@@ -78,18 +77,6 @@ def build(run_component, tmp_path):
         return done, read(chats) if chats.exists() else None, quarantine, counts
 
     return run
-
-
-@pytest.fixture
-def serve():
-    with contextlib.ExitStack() as stack:
-
-        def start(reply):
-            endpoint = Endpoint(reply if callable(reply) else lambda number, body: reply)
-            stack.callback(endpoint.close)
-            return endpoint
-
-        yield start
 
 
 def teacher_says(*pairs):

@@ -15,15 +15,8 @@ def main(load_main):
 
 
 @pytest.fixture(scope="module")
-def model_folder(load_main, tmp_path_factory) -> Path:
-    load_main("import_model")
-    import tiny_model
-
-    folder = tmp_path_factory.mktemp("model")
-    model, tokenizer = tiny_model.make(seed=1, num_steps=4)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def model_folder(small_model) -> Path:
+    return small_model
 
 
 def item(number: int, content: str = "") -> dict:

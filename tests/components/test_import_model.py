@@ -14,48 +14,36 @@ def main(load_main):
     return load_main("import_model")
 
 
-@pytest.fixture(scope="module")
-def small(main, tmp_path_factory) -> Path:
-    """A tiny model after two steps of training: as good as a long one wherever its answers do not matter."""
-    import tiny_model
-
-    folder = tmp_path_factory.mktemp("small")
-    model, tokenizer = tiny_model.make(seed=1, num_steps=2)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def model_folder(small, tmp_path) -> Path:
-    return shutil.copytree(small, tmp_path / "given")
+def model_folder(small_model, tmp_path) -> Path:
+    return shutil.copytree(small_model, tmp_path / "given")
 
 
-def test_same_seed_gives_the_same_bytes(small, tmp_path):
+def test_same_seed_gives_the_same_bytes(small_model, tmp_path):
     import tiny_model
 
-    model, tokenizer = tiny_model.make(seed=1, num_steps=2)
+    model, tokenizer = tiny_model.make(seed=1, num_steps=4)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        assert (tmp_path / name).read_bytes() == (small / name).read_bytes(), name
+        assert (tmp_path / name).read_bytes() == (small_model / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
     "text",
     ["Phone Number: 02-5678-1234", "電話番号: 〒100-0001 東京都", "전화번호: 서울특별시 중구", "絕 🎉 é\t\r\n  x ー々"],
 )
-def test_tokenizer_returns_any_text_unchanged(small, text):
+def test_tokenizer_returns_any_text_unchanged(small_model, text):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(small)
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_common_characters_and_pairs_of_digits_are_one_token(small):
+def test_common_characters_and_pairs_of_digits_are_one_token(small_model):
     from transformers import AutoTokenizer
 
-    tokens = [AutoTokenizer.from_pretrained(small).decode([i]) for i in _ids(small, "電話02-56은행の")]
+    tokens = [AutoTokenizer.from_pretrained(small_model).decode([i]) for i in _ids(small_model, "電話02-56은행の")]
     assert tokens == ["電", "話", "02", "-", "56", "은", "행", "の"]
 
 
@@ -65,10 +53,10 @@ def _ids(folder, text):
     return AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
 
 
-def test_template_marks_what_the_assistant_says(small):
+def test_template_marks_what_the_assistant_says(small_model):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(small)
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
     messages = [
         {"role": "user", "content": "a?"},
         {"role": "assistant", "content": "12"},

@@ -1,7 +1,6 @@
 """The chat client against a real HTTP server on loopback that misbehaves as endpoints do."""
 
 import asyncio
-import contextlib
 import email.utils
 import logging
 import os
@@ -20,7 +19,7 @@ from pydantic import BaseModel, Field
 from slmkit.chat_client import AnswerError, ChatClient, retry_after_seconds
 from slmkit.errors import UserError
 from slmkit.structured_answers import response_format
-from tests.chat_endpoint import Endpoint, completion
+from tests.chat_endpoint import completion
 
 
 def question(text):
@@ -29,18 +28,6 @@ def question(text):
 
 def asked(body):
     return body["messages"][0]["content"]
-
-
-@pytest.fixture
-def serve():
-    with contextlib.ExitStack() as stack:
-
-        def start(reply):
-            endpoint = Endpoint(reply if callable(reply) else lambda number, body: reply)
-            stack.callback(endpoint.close)
-            return endpoint
-
-        yield start
 
 
 def ask(url, *texts, **options):
