@@ -21,8 +21,8 @@ build_coverage_seed = load_component(COMPONENTS / "build_coverage_seed" / "compo
 def demo(
     raw_data: Input(type="uri_folder", description="Your documents: csv, jsonl, md, txt, html, docx, pdf."),
     registered_model_name: Input(type="string"),
-    teacher: Input(type="string", default="extractive", description="`extractive`, or the URL of an endpoint."),
-    teacher_model: Input(type="string", default="extractive-v1", description="Deployment at the endpoint."),
+    teacher: Input(type="string", default="embedded", description="`embedded`, or the URL of an endpoint."),
+    teacher_model: Input(type="string", default="embedded", description="Deployment at the endpoint."),
     teacher_auth: Input(type="string", default="azure", enum=["azure", "none"]),
     num_pairs_per_chunk: Input(type="integer", default=3),
     chunk_chars: Input(type="integer", default=1200),

@@ -1,17 +1,13 @@
-"""A teacher without a model, served over HTTP on loopback: templated questions, answers copied from the text."""
+"""The embedded teacher, which is no model: templated questions, answers copied from the text."""
 
-import contextlib
 import hashlib
-import http.server
 import itertools
 import json
 import re
-import threading
 from collections.abc import Iterator
 
 from slmkit import textstats
 
-MODEL = "extractive-v1"
 MAX_SHORT_CHARS = 80
 
 # {key} and {title} are copied; in Korean the particle follows the last sound of the key.
@@ -235,54 +231,11 @@ _PROMPT = re.compile(
 )
 
 
-def answer(body: dict) -> tuple[int, dict]:
-    """Status and payload for the body of a chat-completions request."""
+def answer(body: dict) -> str:
+    """The pairs, as JSON, for the body of a chat-completions request."""
     prompt = _PROMPT.fullmatch(body["messages"][-1]["content"])
     if not prompt or prompt["language"] not in FIELD_QUESTIONS:
-        return 400, {"error": {"code": "invalid_prompt", "message": f"{MODEL} answers the prompt of prompts.yml only"}}
+        raise ValueError("the prompt is not that of prompts.yml")
     types = prompt["question_types"].split(", ")
     arguments = prompt["title"], prompt["text"], prompt["language"], int(prompt["num_pairs"]), types
-    content = json.dumps({"pairs": pairs_from(*arguments, body.get("seed", 0))}, ensure_ascii=False)
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
-    tokens = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}  # there is no model to count them
-    return 200, {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": tokens}
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path != "/v1/chat/completions":
-            status, payload = 404, {"error": {"message": f"nothing at {self.path}"}}
-        else:
-            try:
-                status, payload = answer(json.loads(body))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                status, payload = 400, {"error": {"message": f"not a chat-completions request: {error!r}"}}
-        raw = json.dumps(payload, ensure_ascii=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent: the client counts its requests."""
-
-
-@contextlib.contextmanager
-def served() -> Iterator[str]:
-    """Serve on a free port of this machine; gives the base URL."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
+    return json.dumps({"pairs": pairs_from(*arguments, body.get("seed", 0))}, ensure_ascii=False)

@@ -1,9 +1,8 @@
 """Make question-answer chats that cover the documents, by asking a teacher about each of their chunks."""
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,16 +14,15 @@ from document_chunks import Chunk, chunks_of
 from pair_checks import reason_to_refuse
 from pydantic import BaseModel, ConfigDict, Field
 
-from slmkit import cli, lineage, records, tracking
+from slmkit import cli, lineage, records, teacher, tracking
 from slmkit.answers import Answer
-from slmkit.chat_client import AnswerError, ChatClient
+from slmkit.chat_client import AnswerError
 from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")
 PROMPTS = yaml.safe_load(Path(__file__).with_name("prompts.yml").read_text(encoding="utf-8"))
 LANGUAGES = frozenset(PROMPTS["system"])
 QUESTION_TYPES = ("short", "boolean", "long")
-EXTRACTIVE = "extractive"
 Write = Callable[[dict], None]
 
 
@@ -33,8 +31,8 @@ class Args:
     documents: Path
     chats: Path
     report: Path
-    teacher: str = "extractive"
-    teacher_model: str = extractive_teacher.MODEL
+    teacher: str = "embedded"
+    teacher_model: str = "embedded"
     auth: str = "azure"
     num_pairs_per_chunk: int = 3
     question_types: str = "short,boolean,long"
@@ -60,18 +58,17 @@ class Pairs(BaseModel):
 
 def run(args: Args) -> dict[str, float]:
     question_types = parse_question_types(args.question_types)
-    teacher = extractive_teacher.MODEL if args.teacher == EXTRACTIVE else args.teacher_model
-    tracking.set_tags({"teacher": teacher})
+    teacher_name = teacher.name(args.teacher, args.teacher_model)
+    tracking.set_tags({"teacher": teacher_name})
     counts: Counter[str] = Counter()
-    answers_so_far = args.report / "teacher_answers.sqlite"
+    answers_so_far = teacher.keep_until_done(args.report)
     with records.write_records(args.chats) as write:
         with records.write_records(args.report / "quarantine.jsonl") as refuse:
             usage = asyncio.run(build(args, question_types, answers_so_far, counts, write, refuse))
-        coverage_report.write_json(args.report, teacher, counts, usage)
+        coverage_report.write_json(args.report, teacher_name, counts, usage)
         check(counts, args)
     coverage_report.write_page(args.report, args.chats)
-    for path in args.report.glob(f"{answers_so_far.name}*"):
-        path.unlink()  # what a killed step would go on from
+    teacher.forget(answers_so_far)
 
     metrics = {
         f"data/num_{name}": float(counts[name]) for name in ("documents", "chunks", "chunks_asked", "pairs", "chats")
@@ -82,7 +79,7 @@ def run(args: Args) -> dict[str, float]:
     tracking.log_metrics(metrics)
     lineage.write(args, SPEC)
     print(
-        f"teacher={teacher}: {counts['chats']} chats from {counts['chunks_covered']} of {counts['chunks']} chunks "
+        f"teacher={teacher_name}: {counts['chats']} chats from {counts['chunks_covered']} of {counts['chunks']} chunks "
         f"({counts['documents_covered']} of {counts['documents']} documents); "
         f"{counts['pairs'] - counts['chats']} pairs refused, see {args.report / 'quarantine.jsonl'}"
     )
@@ -99,7 +96,15 @@ async def build(
         chunks = spread(chunks, num_chunks, args.max_num_chunks, counts)
     seen: set[str] = set()
     covered: set[str] = set()
-    async with serving(args, answers_so_far) as client:
+    async with teacher.connect(
+        args.teacher,
+        args.teacher_model,
+        extractive_teacher.answer,
+        auth=args.auth,
+        concurrency=args.concurrency,
+        max_retries=args.max_retries,
+        cache_path=answers_so_far,
+    ) as client:
 
         async def ask(chunk: Chunk) -> tuple[Answer, Pairs | None]:
             return await client.complete_structured(prompt(chunk, args, question_types), Pairs, seed=args.seed)
@@ -124,23 +129,6 @@ async def build(
                 refuse(refused(chunk, reason))
         counts["documents_covered"] = len(covered)
         return client.usage.summary()
-
-
-@contextlib.asynccontextmanager
-async def serving(args: Args, answers_so_far: Path) -> AsyncIterator[ChatClient]:
-    """The client of the teacher; the extractive one is served for as long."""
-    extractive = args.teacher == EXTRACTIVE
-    with extractive_teacher.served() if extractive else contextlib.nullcontext(args.teacher) as base_url:
-        async with ChatClient(
-            base_url,
-            extractive_teacher.MODEL if extractive else args.teacher_model,
-            auth="none" if extractive else args.auth,
-            concurrency=args.concurrency,
-            max_retries=args.max_retries,
-            cache_path=answers_so_far,
-            cache_as=EXTRACTIVE if extractive else None,  # its port is another one each time
-        ) as client:
-            yield client
 
 
 def read_chunks(args: Args, counts: Counter[str], refuse: Write) -> Iterator[Chunk]:

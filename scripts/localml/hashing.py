@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import uuid
 from pathlib import Path
 
 # What a component writes about an output is not part of it: else a new upstream parameter would invalidate equal data.
@@ -45,8 +46,9 @@ class ContentHashes:
 
     def save(self) -> None:
         """Keep what is known for the next run."""
-        partial = self._path.with_suffix(".partial")
         with self._lock:
             known = {key: value for key, value in self._known.items() if Path(key).exists()}
-            partial.write_text(json.dumps(known), encoding="utf-8")
+        # A name of its own: two runs may save at the same moment, and the second rename would find no file.
+        partial = self._path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        partial.write_text(json.dumps(known), encoding="utf-8")
         partial.replace(self._path)

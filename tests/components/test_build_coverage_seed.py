@@ -83,7 +83,7 @@ def teacher_says(*pairs):
     return completion(json.dumps({"pairs": [dict(zip(FIELDS, pair, strict=True)) for pair in pairs]}))
 
 
-# --- the extractive teacher
+# --- the embedded teacher
 
 
 def test_english_listing(pairs_from):
@@ -201,8 +201,8 @@ def test_nothing_to_ask(pairs_from, text):
 
 
 def test_another_prompt_is_refused(module):
-    status, payload = module("extractive_teacher").answer({"messages": [{"role": "user", "content": "Hello"}]})
-    assert (status, payload["error"]["code"]) == (400, "invalid_prompt")
+    with pytest.raises(ValueError, match="prompts.yml"):
+        module("extractive_teacher").answer({"messages": [{"role": "user", "content": "Hello"}]})
 
 
 # --- chunks and checks
@@ -257,7 +257,7 @@ def test_three_languages(build):
     ]
     done, chats, quarantine, report = build(*documents, num_pairs_per_chunk=2)
     assert done.returncode == 0, done.stderr
-    assert "teacher=extractive-v1: 6 chats from 3 of 3 chunks" in done.stdout
+    assert "teacher=embedded: 6 chats from 3 of 3 chunks" in done.stdout
     assert [(chat["source_ids"], chat["language"]) for chat in chats] == [
         ([language], language) for language in ("en", "en", "ja", "ja", "ko", "ko")
     ]
@@ -273,7 +273,7 @@ def test_three_languages(build):
     assert quarantine == []
     counts = report["counts"]
     assert (counts["documents"], counts["chunks"], counts["pairs"], counts["chats"]) == (3, 3, 6, 6)
-    assert report["teacher"] == "extractive-v1"
+    assert report["teacher"] == "embedded"
 
 
 def test_without_context_only_the_question_is_asked(build):

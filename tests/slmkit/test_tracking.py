@@ -96,10 +96,10 @@ def test_artifacts(run, store, tmp_path):
 
 
 def test_the_run_stays_open_and_is_no_concern_of_the_fluent_interface(run, capsys):
-    tracking.set_tags({"teacher": "extractive-v1"})
+    tracking.set_tags({"teacher": "embedded"})
     assert run().info.status == "RUNNING"
     assert mlflow.active_run() is None
-    assert own_tags(run()) == {"teacher": "extractive-v1"}
+    assert own_tags(run()) == {"teacher": "embedded"}
     assert capsys.readouterr().err == ""
 
 

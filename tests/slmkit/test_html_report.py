@@ -1,0 +1,27 @@
+"""Report pages hold what they are given, escaped, and nothing from outside."""
+
+from slmkit import html_report
+
+
+def test_everything_from_data_is_escaped():
+    made = html_report.page(
+        "<b>", html_report.table(["<i>"], [["<script>", 1234, 0.5]]), html_report.badge("<u>", "bad")
+    )
+    assert all(tag not in made for tag in ("<b>", "<i>", "<script>", "<u>"))
+    assert '<td class="number">1,234</td><td class="number">0.5</td>' in made
+    assert "http" not in made
+
+
+def test_a_table_without_rows_says_so():
+    assert html_report.table(["a"], []) == "<p>none</p>"
+
+
+def test_a_chart_is_inline_and_the_same_each_time():
+    from matplotlib.figure import Figure
+
+    def draw():
+        figure = Figure(figsize=(2, 1))
+        figure.subplots().plot([1, 2])
+        return html_report.chart(figure, 'a "line"')
+
+    assert draw().startswith('<p><img alt="a &quot;line&quot;" src="data:image/svg+xml;base64,')

@@ -1,0 +1,48 @@
+"""Embeddings of texts are unit rows that tell near from far in every language, and neighbours are the true ones."""
+
+import numpy as np
+import pytest
+
+from slmkit.text_embedding import NUM_FEATURES, embed, nearest
+
+TEXTS = ["The library opens at nine.", "図書館は九時に開きます。", "도서관은 아홉 시에 엽니다."]
+
+
+def test_rows_have_length_one():
+    rows = embed([*TEXTS, ""])
+    assert rows.shape == (4, NUM_FEATURES)
+    assert np.asarray(rows.multiply(rows).sum(axis=1)).ravel() == pytest.approx([1, 1, 1, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "near", "far"),
+    [
+        (TEXTS[0], "The library opens at ten.", "Swimming costs five dollars."),
+        (TEXTS[1], "図書館は十時に開きます。", "水泳の料金は五百円です。"),
+        (TEXTS[2], "도서관은 열 시에 엽니다.", "수영 요금은 오천 원입니다."),
+    ],
+)
+def test_near_is_nearer_than_far(text, near, far):
+    rows = embed([text, near, far])
+    similar = (rows @ rows.T).toarray()
+    assert similar[0, 1] > 0.4 > similar[0, 2]
+
+
+def test_width_and_case_do_not_matter():
+    rows = embed(["ＡＢＣ Library", "abc library"])
+    assert (rows @ rows.T).toarray()[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_neighbours_are_those_of_all_pairs():
+    texts = [f"{word} {number}" for word in ("alpha", "beta", "gamma") for number in range(700)]
+    rows = embed(texts)
+    similarities, indices = nearest(rows[:1500], rows, k=3)
+    everything = (rows[:1500] @ rows.T).toarray()
+    assert similarities == pytest.approx(-np.sort(-everything, axis=1)[:, :3], abs=1e-6)
+    assert np.take_along_axis(everything, indices, axis=1) == pytest.approx(similarities, abs=1e-6)
+
+
+def test_more_neighbours_than_there_are():
+    rows = embed(TEXTS)
+    with pytest.raises(ValueError, match="k=4"):
+        nearest(rows, rows, k=4)
