@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ("hypothesis", "psutil", "pytest", "rich", "ruff")
+TOOLS = ("hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
 
 
 def main() -> None:
