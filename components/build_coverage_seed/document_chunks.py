@@ -8,6 +8,7 @@ from slmkit import textstats
 
 ROWS = ("text/csv", "text/tab-separated-values")  # a row is one thing and stays together
 _PARAGRAPH = re.compile(r".+?(?:\n[ \t]*\n\s*|\Z)", re.DOTALL)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t]*#*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,25 @@ class Chunk:
     text: str
     language: str
     title: str
+    topic: str  # the document and, in Markdown, the heading above or at the start of the chunk
+    source: str  # the file of the document
 
 
 def chunks_of(document: dict, chunk_chars: int) -> Iterator[Chunk]:
     """The chunks of a document, in order; together they hold all of its text but white space at the cuts."""
     text, title = document["text"], " ".join(str(document.get("title") or "").split())
+    source, heading = str(document.get("source") or document["id"]), None
     texts = [text.strip()] if document.get("media_type") in ROWS else cut(text, chunk_chars)
     for position, part in enumerate(texts):
         language = textstats.language(part)
         if language == "und":  # figures only
             language = document.get("language") or language
-        yield Chunk(document["id"], position, part, language, title)
+        headings = list(_HEADING.finditer(part))
+        if headings and headings[0].start() == 0:
+            heading = headings[0][1]
+        topic = " > ".join(filter(None, (title or document["id"], heading)))
+        yield Chunk(document["id"], position, part, language, title, topic, source)
+        heading = headings[-1][1] if headings else heading
 
 
 def cut(text: str, chunk_chars: int) -> list[str]:

@@ -1,5 +1,6 @@
 """What chats are made from: seed chats, documents and personas; what cannot be used is counted and refused."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,14 @@ def read_seeds(
         return seed_of(row, documents)
 
     return _read(path, "seed_chats", as_seed, max_error_fraction, counts, refuse)
+
+
+def usable_seed_chats(path: Path, documents: Mapping[str, Text]) -> Iterator[dict]:
+    """The chats whose seeds ``read_seeds`` gives, as they are."""
+    for chat in records.read_records(path, on_error=lambda line: None):
+        with contextlib.suppress(ValueError):
+            seed_of(chat, documents)
+            yield chat
 
 
 def read_personas(path: Path, max_error_fraction: float, counts: Counter[str], refuse: Write) -> list[dict]:

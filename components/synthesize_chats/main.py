@@ -31,6 +31,7 @@ class Args:
     personas: Path | None = None
     taxonomy: Path | None = None
     modes: str | None = None
+    include_seed_chats: bool = False
     teacher: str = "embedded"
     teacher_model: str = "embedded"
     auth: str = "azure"
@@ -61,6 +62,9 @@ def run(args: Args) -> dict[str, float]:
     with records.write_records(args.chats) as write:
         try:
             inputs = read_inputs(args, modes, counts, refused.append)
+            if args.include_seed_chats and args.seed_chats:
+                for chat in chat_inputs.usable_seed_chats(args.seed_chats, inputs.documents):
+                    write(chat)
             synthesis, usage = asyncio.run(
                 synthesize(args, modes, inputs, answers_so_far, counts, write, refused.append)
             )

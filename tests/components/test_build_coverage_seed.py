@@ -66,11 +66,15 @@ def read(path):
 
 @pytest.fixture
 def build(run_component, tmp_path):
-    """Run the component on documents; gives the process, the chats (None when absent), the quarantine, the report."""
+    """Run the component on documents; gives the process, the chats (None when absent), the quarantine, the report.
+
+    Pairs about one fact and a single pass, unless the flags say otherwise.
+    """
 
     def run(*documents, **flags):
         path = write_documents(tmp_path / "documents", *documents)
         chats, report = tmp_path / "chats", tmp_path / "report"
+        flags = {"question_types": "short,boolean,long", "num_passes": 1} | flags
         done = run_component("build_coverage_seed", documents=path, chats=chats, report=report, **flags)
         counts = json.loads((report / "report.json").read_text()) if (report / "report.json").exists() else None
         quarantine = read(report / "quarantine.jsonl") if (report / "quarantine.jsonl").exists() else None
@@ -150,7 +154,7 @@ def test_korean_listing_takes_the_particle_of_the_last_sound(pairs_from):
     ],
 )
 def test_batchim(module, word, expected):
-    assert module("extractive_teacher").ends_in_consonant(word) is expected
+    assert module("extractive_fields").ends_in_consonant(word) is expected
 
 
 def test_number_and_kind_of_pairs_are_kept_to(pairs_from):
@@ -201,7 +205,7 @@ def test_nothing_to_ask(pairs_from, text):
 
 
 def test_another_prompt_is_refused(module):
-    with pytest.raises(ValueError, match="prompts.yml"):
+    with pytest.raises(ValueError, match=r"prompts\.yml"):
         module("extractive_teacher").answer({"messages": [{"role": "user", "content": "Hello"}]})
 
 
@@ -292,9 +296,10 @@ def test_numbers_add_up_and_everything_refused_is_kept(build):
     done, chats, quarantine, report = build(*documents, max_error_fraction=0.2)
     assert done.returncode == 0, done.stderr
     assert report["counts"] == {
-        "documents": 5, "documents_refused": 1, "documents_covered": 1,
-        "chunks": 4, "chunks_asked": 3, "chunks_in_other_languages": 1,
-        "chunks_covered": 1, "chunks_with_refused_pairs_only": 1, "chunks_without_pairs": 1,
+        "documents": 5, "documents_refused": 1, "documents_with_chats": 1,
+        "chunks": 4, "chunks_wanted": 3, "chunks_asked": 3, "chunks_in_other_languages": 1,
+        "chunks_left_out": 0, "chunks_not_asked": 0, "chunks_with_chats": 1,
+        "chunks_with_refused_pairs_only": 1, "chunks_without_pairs": 1,
         "pairs": 6, "pairs_duplicate": 3, "chats": 3, "chats_en": 3,
         "chats_boolean": 1, "chats_long": 1, "chats_short": 1,
     }  # fmt: skip
@@ -318,7 +323,7 @@ def test_report_page_shows_examples_and_refusals(build, tmp_path):
     assert "BrightStore &lt;Central&gt;" in page
     assert "language zh is not one of" in page
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
-        "lineage.json", "quarantine.jsonl", "report.html", "report.json",
+        "lineage.json", "quarantine.jsonl", "report.html", "report.json", "uncovered_chunks.jsonl",
     ]  # fmt: skip
 
 
@@ -347,7 +352,9 @@ def test_a_real_endpoint_is_asked_with_the_prompt_of_the_language(build, serve):
     assert "日本語" in body["messages"][0]["content"]
     assert f"<title>ブライトストア</title>\n<text>\n{JA}\n</text>" in body["messages"][1]["content"]
     schema = body["response_format"]["json_schema"]["schema"]
-    assert schema["$defs"]["Pair"]["properties"]["question_type"]["enum"] == ["short", "boolean", "long"]
+    assert schema["$defs"]["Pair"]["properties"]["question_type"]["enum"] == [
+        "short", "boolean", "long", "summary", "conversation",
+    ]  # fmt: skip
     assert [chat["messages"][1]["content"] for chat in chats] == ["3階、スタータワー"]
     assert [row["reason"] for row in quarantine] == ["wrong_language", "ungrounded", "surplus"]
     assert report["usage"]["prompt_tokens"] == 10
@@ -368,7 +375,7 @@ def test_failed_and_filtered_chunks_are_counted(build, serve):
     assert done.returncode == 1
     assert "1 of 3 chunks were refused" in done.stderr
     assert chats is None
-    assert [(row["document_id"], row["reason"]) for row in quarantine] == [
+    assert sorted((row["document_id"], row["reason"]) for row in quarantine) == [
         ("Bad", "the teacher or its content filter refused"),
         ("Odd", "HTTP 422: no"),
     ]
@@ -377,7 +384,7 @@ def test_failed_and_filtered_chunks_are_counted(build, serve):
     assert done.returncode == 0, done.stderr
     assert [chat["source_ids"] for chat in chats] == [["Good"]]
     counts = report["counts"]
-    assert (counts["chunks_covered"], counts["chunks_filtered"], counts["chunks_failed"]) == (1, 1, 1)
+    assert (counts["chunks_with_chats"], counts["chunks_filtered"], counts["chunks_failed"]) == (1, 1, 1)
     assert len(endpoint.bodies) == 5  # what was answered before the step failed is not asked again
 
 
@@ -394,7 +401,10 @@ def test_unreachable_teacher(build):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"question_types": "short,essay"}, "question_types: 'essay' is not one of short, boolean, long"),
+        (
+            {"question_types": "short,essay"},
+            "question_types: 'essay' is not one of short, boolean, long, summary, conversation",
+        ),
         ({"question_types": ","}, "question_types is empty"),
         ({"teacher": "gpt"}, "'gpt' is not the URL of an endpoint"),
         ({"num_pairs_per_chunk": 0}, "below the minimum 1"),
@@ -425,7 +435,7 @@ def test_killed_in_the_middle_goes_on_to_the_same_output(build, serve, tmp_path,
 
     stall, endpoint = False, serve(reply)
     documents = [document(f"Name: Shop {i}\nSeats: {i}7", id=f"d{i}") for i in range(20)]
-    flags = {"teacher": endpoint.url, "auth": "none", "concurrency": 2}
+    flags = {"teacher": endpoint.url, "auth": "none", "concurrency": 2, "num_passes": 1, "question_types": "short"}
     _, undisturbed, _, report = build(*documents, **flags)
     assert len(undisturbed) == len(endpoint.bodies) == 20
     (tmp_path / "chats").unlink()
@@ -465,7 +475,8 @@ def test_real_rows(raw_data, run_component, tmp_path):
     done = run_component("collect_documents", raw_data=raw_data, **collected)
     assert done.returncode == 0, done.stderr
     chats, report = tmp_path / "chats", tmp_path / "report"
-    done = run_component("build_coverage_seed", documents=collected["documents"], chats=chats, report=report)
+    flags = {"question_types": "short,boolean,long", "num_passes": 1}
+    done = run_component("build_coverage_seed", documents=collected["documents"], chats=chats, report=report, **flags)
     assert done.returncode == 0, done.stderr
     texts = {row["id"]: row for row in read(collected["documents"])}
     asked = {"en": 0, "ja": 0, "ko": 0}

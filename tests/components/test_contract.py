@@ -83,6 +83,11 @@ def test_ports_speak_the_common_words(folder):
 EXTRA_PORTS = {
     "collect_documents": ("quarantine",),
     "prepare_dataset": ("guarded_data",),
+    "redact_pii": ("records", "redacted_records"),
+    "generate_personas": ("scenario",),
+    "synthesize_chats": ("taxonomy",),
+    "synthesize_private_texts": ("previous_ledger", "public_topics", "ledger"),
+    "audit_privacy": ("real_data", "synthetic_data", "held_out_data", "approved_data", "canaries", "ledger", "policy"),
     "import_model": ("model_folder",),
     "finetune_model": ("checkpoints",),
     "gate_promotion": ("policy",),
@@ -138,7 +143,13 @@ def test_command_is_one_flag_per_port(folder):
 def test_snapshot_and_environment(folder):
     spec = spec_of(folder)
     assert spec["code"] == "."
-    assert spec["additional_includes"] == ["../_shared/slmkit"]
+    assert spec["additional_includes"][0] == "../_shared/slmkit"
+    imported = {
+        package
+        for package in ("slmkit", "pii_detection")
+        if any(re.search(rf"^\s*(from|import) {package}\b", p.read_text("utf-8"), re.M) for p in folder.glob("*.py"))
+    }
+    assert set(spec["additional_includes"]) == {f"../_shared/{package}" for package in imported}
     environment = re.fullmatch(r"file:\.\./\.\./environments/(\w+)/environment\.yml", spec["environment"])
     assert environment, spec["environment"]
     assert (ROOT / "environments" / environment[1] / "environment.yml").is_file()
