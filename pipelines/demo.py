@@ -1,4 +1,4 @@
-"""The whole loop, small: raw documents -> seed chats -> fine-tuned, measured, gated and registered model."""
+"""The whole loop, small: raw documents -> redacted, audited seed chats -> tuned, gated and registered model."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from pipelines.finetune import finetune
 COMPONENTS = Path(__file__).resolve().parent.parent / "components"
 
 collect_documents = load_component(COMPONENTS / "collect_documents" / "component.yml")
+redact_pii = load_component(COMPONENTS / "redact_pii" / "component.yml")
 build_coverage_seed = load_component(COMPONENTS / "build_coverage_seed" / "component.yml")
+audit_privacy = load_component(COMPONENTS / "audit_privacy" / "component.yml")
 
 
 @pipeline(
@@ -21,9 +23,11 @@ build_coverage_seed = load_component(COMPONENTS / "build_coverage_seed" / "compo
 def demo(
     raw_data: Input(type="uri_folder", description="Your documents: csv, jsonl, md, txt, html, docx, pdf."),
     registered_model_name: Input(type="string"),
+    held_out_fraction: Input(type="number", default=0.1, description="Documents that only the audit sees."),
     teacher: Input(type="string", default="embedded", description="`embedded`, or the URL of an endpoint."),
     teacher_model: Input(type="string", default="embedded", description="Deployment at the endpoint."),
     teacher_auth: Input(type="string", default="azure", enum=["azure", "none"]),
+    question_types: Input(type="string", default="short,boolean,long", description="What is scored by exact match."),
     num_pairs_per_chunk: Input(type="integer", default=3),
     chunk_chars: Input(type="integer", default=1200),
     model_name: Input(type="string", default="tiny"),
@@ -37,18 +41,26 @@ def demo(
     seed: Input(type="integer", default=0),
 ):
     """Wire the data stage to the `finetune` pipeline."""
-    documents = collect_documents(raw_data=raw_data)
+    collection = collect_documents(raw_data=raw_data, held_out_fraction=held_out_fraction)
+    redaction = redact_pii(records=collection.outputs.documents)
     seeds = build_coverage_seed(
-        documents=documents.outputs.documents,
+        documents=redaction.outputs.redacted_records,
         teacher=teacher,
         teacher_model=teacher_model,
         auth=teacher_auth,
+        question_types=question_types,
         num_pairs_per_chunk=num_pairs_per_chunk,
         chunk_chars=chunk_chars,
         seed=seed,
     )
+    audit = audit_privacy(
+        real_data=collection.outputs.documents,
+        held_out_data=collection.outputs.held_out_documents,
+        synthetic_data=seeds.outputs.chats,
+        redaction_report=redaction.outputs.report,
+    )
     cycle = finetune(
-        chats=seeds.outputs.chats,
+        chats=audit.outputs.approved_data,
         registered_model_name=registered_model_name,
         model_name=model_name,
         method=method,
@@ -63,6 +75,7 @@ def demo(
     return {
         "model": cycle.outputs.model,
         "report": cycle.outputs.report,
+        "privacy_report": audit.outputs.report,
         "decision": cycle.outputs.decision,
         "manifest": cycle.outputs.manifest,
     }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Print what scripts/requirements.txt is made from: the pins of all environments and the tools to work with."""
+"""Print what scripts/requirements.txt is made from: the pins of the environments and the tools to work with."""
 
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = {"privacy"}  # gigabytes of language models that only one choice of one input needs
 TOOLS = ("hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
 
 
@@ -13,6 +14,8 @@ def main() -> None:
     """One requirement a line; an environment's pin wins over a tool without one."""
     pins: set[str] = set(TOOLS)
     for conda_file in sorted((ROOT / "environments").glob("*/conda.yml")):
+        if conda_file.parent.name in LEFT_OUT:
+            continue
         for entry in yaml.safe_load(conda_file.read_text(encoding="utf-8"))["dependencies"]:
             pins.update(entry["pip"] if isinstance(entry, dict) else ())
     print("\n".join(sorted(pins)))

@@ -5,6 +5,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from pieces import UnreadableError
+
 _MARKS = [  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -16,10 +18,6 @@ _LEGACY = ("cp932", "cp949", "euc_jp", "cp1252")  # cp949 contains euc-kr; on a 
 _SAMPLE_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _TYPOGRAPHY = frozenset("‘’“”–—…•€£¥§©®°·«»¿¡ºª²³½¼")
-
-
-class UnreadableError(ValueError):
-    """The file as a whole cannot be read; the message is the reason."""
 
 
 def detect_encoding(path: Path) -> str:

@@ -1,23 +1,23 @@
-"""What a prepared dataset holds, and the report of it as one HTML page without anything from outside."""
+"""What a prepared dataset holds, as report.json and as one HTML page with charts and nothing from outside."""
 
-import math
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from split_groups import SIDES
+from token_lengths import Lengths
 
-_COLORS = {"train": "#3b6fb6", "validation": "#e0a030", "test": "#b6493b"}
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 56rem; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse } th, td { padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left } th { font-weight: 600; background: #f5f5f5 }
-tr:last-child td { border-bottom: 2px solid #999 } .note { color: #666 }
-.key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; border-radius: 2px }
-text { font: 12px system-ui, sans-serif; fill: #444 }
-"""
+REASONS = {
+    "refused": "no chat, or an id that another chat has",
+    "low_quality": "breaks a rule of quality",
+    "duplicate": "the same as another chat",
+    "near_duplicate": "nearly the same as another chat",
+    "guarded": "repeats guarded data",
+    "above_max_num_test_items": "above max_num_test_items",
+    "mixture_weight": "not drawn, by the weight of its origin",
+}
 
 
 def question_type(chat: dict[str, Any]) -> str:
@@ -27,20 +27,23 @@ def question_type(chat: dict[str, Any]) -> str:
 class Statistics:
     """What the report says of the chats, gathered while they are written."""
 
-    def __init__(self) -> None:
+    def __init__(self, lengths: Lengths) -> None:
+        self._lengths = lengths
         self._languages = {side: Counter() for side in SIDES}
         self._groups = {side: Counter() for side in SIDES}
         self._kinds: dict[str, Counter[str]] = defaultdict(Counter)
-        self._lengths: dict[int, Counter[str]] = defaultdict(Counter)
+        self._origins: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, chat: dict[str, Any], side: str, group: str) -> None:
-        self._languages[side][chat["language"]] += 1
-        self._groups[side][group] += 1
-        self._kinds[question_type(chat)][side] += 1
-        length = sum(len(message["content"]) for message in chat["messages"])
-        self._lengths[math.ceil(2 * math.log2(length + 1))][side] += 1  # two bins to each doubling
+    def add(self, chat: dict[str, Any], side: str, group: str, num_copies: int) -> None:
+        if side == "train":
+            self._origins[chat["origin"]].update(before=1, after=num_copies)
+        if num_copies:
+            self._languages[side][chat["language"]] += num_copies
+            self._groups[side][group] += num_copies
+            self._kinds[question_type(chat)][side] += num_copies
+            self._lengths.add(chat, side, num_copies)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self, weights: Mapping[str, float]) -> dict[str, Any]:
         sizes = [size for groups in self._groups.values() for size in groups.values()]
         return {
             "groups": {"number": len(sizes), "largest_chats": max(sizes, default=0)},
@@ -52,71 +55,79 @@ class Statistics:
                 }
                 for side in SIDES
             },
-            "kinds": {kind: dict(row) for kind, row in sorted(self._kinds.items())},
-            "lengths": [
-                {"below": int(2 ** (place / 2)), **{side: self._lengths[place][side] for side in SIDES}}
-                for place in range(min(self._lengths, default=1), max(self._lengths, default=0) + 1)
+            "mixture": [
+                {"origin": origin, "weight": weights.get(origin, 1), "before": row["before"], "after": row["after"]}
+                for origin, row in sorted(self._origins.items())
             ],
+            "kinds": {kind: dict(row) for kind, row in sorted(self._kinds.items())},
+            "lengths": {
+                "unit": self._lengths.unit,
+                "max_length": self._lengths.max_length,
+                "table": self._lengths.summary(),
+                "bins": self._lengths.bins(),
+            },
         }
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """The result in one sentence, for the log and on top of the page."""
+    counts = report["counts"]
+    sizes = ", ".join(f"{side} {report['split'][side]['chats']:,}" for side in SIDES)
+    reasons = ", ".join(f"{kind.replace('_', ' ')} {number:,}" for kind, number in counts["left_out"].items() if number)
+    left_out = f"; left out: {reasons}" if reasons else ""
+    return f"{counts['kept']:,} of {counts['read']:,} chats kept: {sizes}{left_out}"
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    content = json.dumps(report, ensure_ascii=False, indent=2)
+    (folder / "report.json").write_text(content + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(render(report), encoding="utf-8")
 
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of what ``report.json`` says."""
-    split, counts = report["split"], report["counts"]
-    languages = sorted({language for side in SIDES for language in split[side]["languages"]})
-    split_rows = [
-        [language, *(split[side]["languages"].get(language, 0) for side in SIDES)] for language in languages
-    ] + [["all", *(split[side]["chats"] for side in SIDES)], ["groups", *(split[side]["groups"] for side in SIDES)]]
-    left_out = [[reason.replace("_", " "), number] for reason, number in counts["left_out"].items()]
-    held_out = {"document": "source documents and questions", "chat": "questions"}[report["split_by"]]
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Dataset report</title><style>{_STYLE}</style></head><body>
-<h1>Dataset report</h1>
-<p>{counts["read"]} chats came in, {counts["kept"]} are in the dataset. Held out: {held_out}.
-Chats that share {"a document or " if report["split_by"] == "document" else ""}a question stay together:
-{report["groups"]["number"]} groups, the largest with {report["groups"]["largest_chats"]} chats.</p>
-<h2>The split</h2>
-{_table(["language", *SIDES], split_rows)}
-{_notes(report["notes"])}
-<h2>Left out</h2>
-{_table(["reason", "chats"], [*left_out, ["all", counts["read"] - counts["kept"]]])}
-<h2>Length of a chat in characters</h2>
-{_histogram(report["lengths"])}
-<h2>Kinds of question</h2>
-{_table(["kind", *SIDES], [[kind, *(row.get(side, 0) for side in SIDES)] for kind, row in report["kinds"].items()])}
-</body></html>
-"""
+    import jinja2
 
-
-def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    lines = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
-    return (
-        "<table><tr>"
-        + "".join(f"<th>{escape(str(cell))}</th>" for cell in head)
-        + "</tr>\n"
-        + "\n".join(f"<tr>{line}</tr>" for line in lines)
-        + "</table>"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+    return environment.get_template("dataset_report.html.j2").render(
+        report=report,
+        headline=headline(report),
+        sides=SIDES,
+        funnel=_funnel(report["counts"]),
+        languages=_languages(report["split"]),
+        tallest=max((sum(bin_[side] for side in SIDES) for bin_ in report["lengths"]["bins"]), default=1) or 1,
+        largest_origin=max((max(row["before"], row["after"]) for row in report["mixture"]), default=1) or 1,
+        reasons=REASONS,
     )
 
 
-def _notes(notes: Sequence[str]) -> str:
-    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+def _funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A bar for what came in, one for each reason where it is cut off, and one for what is kept."""
+    rest = num_read = counts["read"]
+    rows = [{"label": "read", "chats": num_read, "start": 0.0, "width": 1.0, "kind": "kept"}]
+    for kind, number in counts["left_out"].items():
+        rest -= number
+        start, width = (rest / num_read, number / num_read) if num_read else (0.0, 0.0)
+        rows.append({"label": REASONS[kind], "chats": number, "start": start, "width": width, "kind": "lost"})
+    share = counts["kept"] / num_read if num_read else 0.0
+    return [*rows, {"label": "kept", "chats": counts["kept"], "start": 0.0, "width": share, "kind": "kept"}]
 
 
-def _histogram(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Stacked bars, each bin 1.4 times as wide as the one before; SVG prints and needs no script."""
-    keys = "".join(f'<span class="key" style="background:{_COLORS[side]}"></span>{side}' for side in SIDES)
-    tallest = max((sum(bin_[side] for side in SIDES) for bin_ in bins), default=0) or 1
-    width, height, step = 60 * max(len(bins), 1), 160, 60
-    marks = []
-    for i, bin_ in enumerate(bins):
-        top = height
-        for side in SIDES:
-            bar = height * bin_[side] / tallest
-            top -= bar
-            marks.append(f'<rect x="{i * step + 4}" y="{top + 20:.1f}" width="52" height="{bar:.1f}" ')
-            marks.append(f'fill="{_COLORS[side]}"><title>{side}: {bin_[side]}</title></rect>')
-        total = sum(bin_[side] for side in SIDES)
-        marks.append(f'<text x="{i * step + 30}" y="{top + 15:.1f}" text-anchor="middle">{total}</text>')
-        marks.append(f'<text x="{i * step + 30}" y="{height + 36}" text-anchor="middle">&lt; {bin_["below"]}</text>')
-    return f'<p>{keys}</p><svg width="{width}" height="{height + 44}" role="img">{"".join(marks)}</svg>'
+def _languages(split: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sides of each language, and of all."""
+    rows = []
+    for language in [*sorted({name for side in SIDES for name in split[side]["languages"]}), "all"]:
+        numbers = {
+            side: split[side]["chats"] if language == "all" else split[side]["languages"].get(language, 0)
+            for side in SIDES
+        }
+        rows.append({"language": language, "numbers": numbers, "total": sum(numbers.values())})
+    return rows

@@ -82,7 +82,7 @@ def test_ports_speak_the_common_words(folder):
 
 EXTRA_PORTS = {
     "collect_documents": ("quarantine",),
-    "prepare_dataset": ("guarded_data",),
+    "prepare_dataset": ("guarded_data", "signatures", "tokenizer"),
     "redact_pii": ("records", "redacted_records"),
     "generate_personas": ("scenario",),
     "synthesize_chats": ("taxonomy",),

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,20 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != NAME and os.access(p, os.R_OK)):
+    for file in _files(path):
         name = os.fsencode(file.relative_to(path).as_posix())  # which need not be UTF-8
         digest.update(b"%b\0%b\n" % (name, sha256(file).encode()))
     return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The readable files below a folder in the order of their paths, one folder in memory at a time."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from _files(path)
+        elif path.name != NAME and path.is_file() and os.access(path, os.R_OK):
+            yield path
 
 
 def read(output: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ def language(text: str) -> str:
     otherwise Chinese.
     """
     text = _URL.sub(" ", text)
+    if text.isascii():  # most rows of a large English table
+        return "en" if _LATIN.search(text) else "und"
     kana, hangul, han, latin = (len(script.findall(text)) for script in (_KANA, _HANGUL, _HAN, _LATIN))
     east_asian = kana + hangul + han
     other = len(_LETTER.findall(text)) - east_asian - latin
