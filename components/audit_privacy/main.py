@@ -89,7 +89,6 @@ def run(args: Args) -> dict[str, float]:
     tracking.set_tags({"verdict": decision["verdict"]})
     lineage.write(args, SPEC)
     print(summary(decision, checks))
-    print(f"report: {args.report / 'report.html'}")
     if decision["verdict"] == "fail" and args.stop_on_fail:
         sys.exit(f"audit_privacy: the verdict is fail: {decision['reasons_to_fail'][0]}")
     return metrics
