@@ -21,7 +21,6 @@ PACKAGES = {
     "azure.core": "azure-core",
     "azure.identity": "azure-identity",
     "bs4": "beautifulsoup4",
-    "sklearn": "scikit-learn",
 }
 
 

@@ -14,7 +14,7 @@ import yaml
 from document_chunks import Chunk
 
 from slmkit import textstats
-from slmkit.text_embedding import embed
+from slmkit.text_embedding import embed, unit_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,9 +42,8 @@ class NgramEmbedding:
 
     async def __call__(self, texts: Sequence[str]) -> Any:
         from scipy.sparse import diags
-        from sklearn.preprocessing import normalize
 
-        return normalize(embed(texts) @ diags(self._weights))
+        return unit_rows((embed(texts) @ diags(self._weights)).tocsr())
 
 
 class SourceCoverage:

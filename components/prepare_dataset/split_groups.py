@@ -38,9 +38,13 @@ class Groups:
 
 
 def group_keys(source_ids: Sequence[str], questions: Sequence[str], split_by: str) -> list[str]:
-    """What a chat shares with others; document keys sort first, so that a group is called by one where it has any."""
+    """What a chat shares with others; document keys sort first, so that a group is called by one where it has any.
+
+    A later question ("And after that?") is only the same together with those before it.
+    """
     documents = source_ids if split_by == "document" else []
-    return [f"d{content_id(source)}" for source in documents] + [f"q{content_id(question)}" for question in questions]
+    asked = [questions[: number + 1] for number in range(len(questions))]
+    return [f"d{content_id(source)}" for source in documents] + [f"q{content_id(*turns)}" for turns in asked]
 
 
 class Group(NamedTuple):

@@ -55,7 +55,6 @@ def _counts(voters: "csr_matrix", candidates: Sequence[str]) -> "np.ndarray":
 def _by_person(texts: list[str], persons: list[str]) -> "csr_matrix":
     import numpy as np
     from scipy.sparse import csr_matrix
-    from sklearn.preprocessing import normalize
 
     numbers = {person: number for number, person in enumerate(dict.fromkeys(persons))}
     if not texts:
@@ -65,7 +64,7 @@ def _by_person(texts: list[str], persons: list[str]) -> "csr_matrix":
         (np.ones(len(texts), np.float32), ([numbers[person] for person in persons], columns)),
         shape=(len(numbers), len(texts)),
     )
-    return normalize(owner @ text_embedding.embed(texts), copy=False)
+    return text_embedding.unit_rows(owner @ text_embedding.embed(texts))
 
 
 def _text(record: dict) -> str:

@@ -72,7 +72,7 @@ FORMS: dict[str, Callable[[Path, int], None]] = {
 def measure(raw: Path, out: Path) -> tuple[float, float, int]:
     """Seconds, peak resident MiB and documents of a run in a process of its own."""
     command = [sys.executable, str(COMPONENT), "--raw_data", str(raw)]
-    for name in ("documents", "manifest", "quarantine"):
+    for name in ("documents", "held_out_documents", "manifest", "quarantine"):
         command += [f"--{name}", str(out / name)]
     started = time.perf_counter()
     process = subprocess.Popen(

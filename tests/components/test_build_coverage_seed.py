@@ -471,7 +471,7 @@ def test_azure_is_the_default_sign_in_and_needs_https(main, tmp_path):
 
 
 def test_real_rows(raw_data, run_component, tmp_path):
-    collected = {name: tmp_path / name for name in ("documents", "manifest", "quarantine")}
+    collected = {name: tmp_path / name for name in ("documents", "held_out_documents", "manifest", "quarantine")}
     done = run_component("collect_documents", raw_data=raw_data, **collected)
     assert done.returncode == 0, done.stderr
     chats, report = tmp_path / "chats", tmp_path / "report"

@@ -56,6 +56,12 @@ def user_turns(row: dict) -> list[str]:
     return [plain(message["content"]) for message in row["messages"] if message["role"] == "user"]
 
 
+def questions_so_far(row: dict) -> list[tuple[str, ...]]:
+    """Each question of a chat with those before it."""
+    turns = user_turns(row)
+    return [tuple(turns[: number + 1]) for number in range(len(turns))]
+
+
 def side_of(result: dict) -> dict[str, str]:
     return {row["id"]: side for side in SIDES for row in result[side]}
 
@@ -108,7 +114,7 @@ def test_no_document_and_no_question_stands_on_two_sides(prepare, drawn, split_b
     for one in SIDES:
         assert result[one]
         for other in SIDES[SIDES.index(one) + 1 :]:
-            pairs = [(user_turns, result[one], result[other])]
+            pairs = [(questions_so_far, result[one], result[other])]
             if split_by == "document":
                 pairs.append((lambda row: row["source_ids"], result[one], result[other]))
             for of, left, right in pairs:
@@ -481,3 +487,16 @@ def test_two_runs_write_the_same_bytes(run_component, tmp_path):
     assert runs[0] == runs[1]
     assert len(runs[0]) == 4 * 2 + 4  # each file with its lineage, and the report's four
     assert result.stdout.startswith("120 of 120 chats kept: train ")
+
+
+def test_a_generic_later_question_links_nothing(load_main):
+    """By hand: two chats share a document, an opening question, or all questions so far; never a later one alone."""
+    load_main("prepare_dataset")
+    from split_groups import group_keys
+
+    first = group_keys(["d1"], ["what is a?", "and then?"], "document")
+    other = group_keys(["d2"], ["what is b?", "and then?"], "document")
+    same_opening = group_keys(["d3"], ["what is a?"], "document")
+    assert not set(first) & set(other)
+    assert len(set(first) & set(same_opening)) == 1
+    assert len(set(first) & set(group_keys([], ["what is a?", "and then?"], "document"))) == 2

@@ -389,7 +389,7 @@ def test_a_full_disk_ends_a_component_with_one_line(tmp_path, root):
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "long.txt").write_text("A sentence. " * 1_000)
-    outputs = {name: tmp_path / "out" / name for name in ("documents", "manifest", "quarantine")}
+    outputs = {name: tmp_path / "out" / name for name in ("documents", "held_out_documents", "manifest", "quarantine")}
     command = [sys.executable, root / "components" / "collect_documents" / "main.py", "--raw_data", raw]
     for name, path in outputs.items():
         command += [f"--{name}", path]

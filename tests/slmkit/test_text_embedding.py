@@ -1,8 +1,11 @@
 """Embeddings of texts are unit rows that tell near from far in every language, and neighbours are the true ones."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
+from slmkit import text_embedding
 from slmkit.text_embedding import NUM_FEATURES, embed, nearest
 
 TEXTS = ["The library opens at nine.", "図書館は九時に開きます。", "도서관은 아홉 시에 엽니다."]
@@ -46,3 +49,40 @@ def test_more_neighbours_than_there_are():
     rows = embed(TEXTS)
     with pytest.raises(ValueError, match="k=4"):
         nearest(rows, rows, k=4)
+
+
+def test_similarities_are_those_of_scikit_learn():
+    """The same n-grams, damped and normalized alike; what is left is a collision: 1/18 between texts of 18 n-grams."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.preprocessing import normalize
+
+    texts = [
+        *TEXTS,
+        "",
+        "a",
+        "ab  c\n",
+        "ＡＢＣ abc abc abc",
+        "図書館",
+        "tea " * 50,
+        "\U0001f600 \U0001f600",
+        "The library",
+    ]
+    counts = CountVectorizer(
+        analyzer="char_wb",
+        ngram_range=(2, 4),
+        lowercase=False,
+        preprocessor=lambda text: unicodedata.normalize("NFKC", text).casefold(),
+    ).fit_transform(texts)
+    counts = counts.astype(float)
+    counts.data = 1 + np.log(counts.data)
+    expected = normalize(counts)
+    rows = embed(texts)
+    assert (rows @ rows.T).toarray() == pytest.approx((expected @ expected.T).toarray(), abs=0.06)
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    texts = [f"{word} {number}" for word in ("library", "図書館") for number in range(20)]
+    whole = embed(texts)
+    monkeypatch.setattr(text_embedding, "_BLOCK_CHARS", 30)
+    assert (embed(texts) != whole).nnz == 0
+    assert embed([]).shape == (0, NUM_FEATURES)

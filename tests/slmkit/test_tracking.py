@@ -214,7 +214,7 @@ def test_a_step_ends_well_when_tracking_does_not(tmp_path, load_main, monkeypatc
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.txt").write_text("A sentence.")
-    outputs = {name: tmp_path / name for name in ("documents", "manifest", "quarantine")}
+    outputs = {name: tmp_path / name for name in ("documents", "held_out_documents", "manifest", "quarantine")}
     main = load_main("collect_documents")
     assert main.run(main.Args(raw_data=tmp_path / "raw", **outputs))["data/num_documents"] == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -14,7 +14,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
-th { font-weight: 600 } td { overflow-wrap: anywhere } td.number, th.number { text-align: right; white-space: nowrap }
+th { font-weight: 600 } td { overflow-wrap: break-word; max-width: 34rem }
+td.number, th.number { text-align: right; white-space: nowrap }
 img { max-width: 100% }
 .good, .bad, .warn { border-radius: .3rem; padding: .1rem .5rem; font-weight: 600 }
 .good { background: #d9f2df; color: #14532d } .bad { background: #fbdcdc; color: #7f1d1d }
