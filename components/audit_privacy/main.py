@@ -159,7 +159,7 @@ def decide(policy: Policy, checks: list[Check], num_intended: int) -> dict[str, 
         "verdict": "fail" if reasons else "pass",
         "reasons_to_fail": reasons,
         "handling": (
-            f"{num_intended} records quote their source: handle the data set as confidentially as that source."
+            f"{num_intended:,} records quote their source: handle the data set as confidentially as that source."
             if num_intended
             else "No record quotes its source on purpose."
         ),

@@ -175,6 +175,8 @@ def _read_file(file: RawFile, row: dict[str, Any], max_chars: int) -> Iterator[P
 
 def is_held_out(document: dict[str, Any], fraction: float) -> bool:
     """The same answer in every run; the same text, and the pages of one file, stay together."""
+    if not fraction:
+        return False
     key = document["sha256"] if "page" in document else document["text"]
     return int(records.content_id("held_out", key), 16) < fraction * 16**16
 

@@ -23,6 +23,7 @@ _BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 _PARTIAL = ".partial"
 _HIDDEN = re.compile(r"(?:^|/)\.")  # such as what a killed writer left
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -131,7 +132,7 @@ def _no_number(name: str) -> NoReturn:
 
 def _as_line(record: Record) -> bytes:
     try:
-        return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return _ENCODER.encode(record).encode() + b"\n"
     except UnicodeEncodeError:
         raise ValueError("half a character (a lone surrogate), as in a text that was cut within an emoji") from None
 
