@@ -10,7 +10,7 @@ import privacy_checks
 import privacy_policy
 from privacy_policy import Check, Policy
 
-from slmkit import cli, lineage, records, tracking
+from slmkit import checked_files, cli, lineage, records, tracking
 from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")
@@ -49,7 +49,7 @@ def run(args: Args) -> dict[str, float]:
     import privacy_audit
 
     policy_path = args.policy or DEFAULT_POLICY
-    policy = privacy_policy.load(policy_path)
+    policy = checked_files.load(policy_path, Policy)
     ledger = read_ledger(args.ledger)
     inputs = privacy_audit.Inputs(
         real=read(args.real_data),

@@ -1,13 +1,9 @@
 """The policy of an audit, and what each of its rules says in words that need no statistician."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-import yaml
-
-from slmkit.errors import UserError
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Rule = Literal[
@@ -98,27 +94,6 @@ class Check:
     threshold: str
     outcome: Outcome
     not_shown: str
-
-
-def load(path: Path) -> Policy:
-    """Read a policy; what does not fit is one line that names the key, and the known ones."""
-    try:
-        return Policy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8-sig")))
-    except pydantic.ValidationError as error:
-        found = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        key = ".".join(map(str, found["loc"])) or "the file"
-        if found["type"] == "extra_forbidden":
-            raise UserError(f"{path}: unknown key {key!r}; known keys: {', '.join(_known(found['loc']))}") from None
-        raise UserError(f"{path}: {key}: {found['msg']} (found {found['input']!r:.80})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-
-
-def _known(loc: tuple[str | int, ...]) -> list[str]:
-    model: type[pydantic.BaseModel] = Policy
-    for name in loc[:-1]:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
 
 
 def outcome(holds: bool | None) -> Outcome:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import promotion_policy
-import yaml
 from promotion_policy import Comparison, Policy, Reason
 
-from slmkit import cli, lineage, records, tracking
+from slmkit import checked_files, cli, lineage, records, tracking
 from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")
@@ -24,8 +23,8 @@ class Args:
 
 def run(args: Args) -> dict[str, float]:
     policy_path = args.policy or DEFAULT_POLICY
-    policy = promotion_policy.load(policy_path, yaml.safe_load, Policy)
-    comparison = promotion_policy.load(args.comparison, json.loads, Comparison)
+    policy = checked_files.load(policy_path, Policy)
+    comparison = checked_files.load(args.comparison, Comparison)
     check_fit(policy, comparison)
 
     reasons = list(promotion_policy.judge(policy, comparison))

@@ -1,17 +1,12 @@
 """The rules of promotion: what a policy may hold, and what each rule says to a comparison."""
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import pydantic
-import yaml
-
-from slmkit.errors import UserError
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
 class Strict(pydantic.BaseModel):
@@ -92,22 +87,6 @@ class Reason(pydantic.BaseModel):
     threshold: int | float
     outcome: Literal["pass", "fail", "undecided"]
     text: str
-
-
-def load(path: Path, parse: Callable[[str], Any], model: type[ModelT]) -> ModelT:
-    """Read a file into ``model``; what does not fit is one line that names the key, and the known ones."""
-    try:
-        return model.model_validate(parse(path.read_text(encoding="utf-8-sig")))
-    except pydantic.ValidationError as error:
-        # An unknown key first: it is often why another one is missing.
-        found = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        key = ".".join(map(str, found["loc"])) or "the file"
-        if found["type"] == "extra_forbidden":
-            known = Superiority if found["loc"][0] == "superiority" else Policy
-            raise UserError(f"{path}: unknown key {key!r}; known keys: {', '.join(known.model_fields)}") from None
-        raise UserError(f"{path}: {key}: {found['msg']} (found {found['input']!r:.80})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
 
 
 def judge(policy: Policy, comparison: Comparison) -> Iterator[Reason]:

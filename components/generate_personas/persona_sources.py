@@ -2,16 +2,14 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from slmkit import records, textstats
-from slmkit.errors import UserError
+from slmkit import checked_files, records, textstats
 
 LANGUAGES = ("en", "ja", "ko")
 
@@ -37,10 +35,6 @@ class Scenario(_Strict):
     topics: list[str] = []
 
 
-class _Scenarios(_Strict):
-    scenarios: list[Scenario] = Field(min_length=1)
-
-
 class _Subject(BaseModel):  # of a taxonomy for synthesize_chats, which checks the rest
     subject: str = Field(min_length=1)
     description: str = ""
@@ -54,8 +48,15 @@ class _Discipline(BaseModel):
     subjects: list[_Subject] = []
 
 
-class _Taxonomy(BaseModel):
-    disciplines: list[_Discipline] = Field(min_length=1)
+class _ScenarioFile(_Strict):
+    scenarios: list[Scenario] = []
+    disciplines: list[_Discipline] = []
+
+    @model_validator(mode="after")
+    def holds_something(self) -> "_ScenarioFile":
+        if not self.scenarios and not self.disciplines:
+            raise ValueError("neither scenarios nor disciplines")
+        return self
 
 
 def sample_documents(
@@ -92,50 +93,22 @@ def sample_documents(
 
 def read_scenarios(path: Path) -> list[Source]:
     """The scenarios of the file; of a taxonomy, each subject is one."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a YAML file in UTF-8: {' '.join(str(error).split())}") from None
-    form = _Taxonomy if isinstance(content, dict) and "disciplines" in content else _Scenarios
-    try:
-        found = form.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        line = _line_of(tree, first["loc"])
-        raise UserError(
-            f"{path}:{line}: {where}: {first['msg']}; a scenario file holds scenarios, a list of name, language, "
-            "description, roles and topics"
-        ) from None
-    scenarios = found.scenarios if form is _Scenarios else list(_subjects(found))
+    hint = "a scenario file holds scenarios, a list of name, language, description, roles and topics"
+    found = checked_files.load(path, _ScenarioFile, hint)
     return [
         Source("scenario", scenario.language, scenario.model_dump(exclude={"language"}), (f"scenario:{scenario.name}",))
-        for scenario in scenarios
+        for scenario in [*found.scenarios, *_subjects(found.disciplines)]
     ]
 
 
-def _subjects(taxonomy: _Taxonomy):
-    for discipline in taxonomy.disciplines:
+def _subjects(disciplines: list[_Discipline]) -> Iterator[Scenario]:
+    for discipline in disciplines:
         for subject in discipline.subjects or [_Subject(subject=discipline.discipline)]:
             topics = [str(session["session"]) for session in subject.sessions if session.get("session")]
             description = subject.description or discipline.description or subject.subject
             yield Scenario(
                 name=subject.subject, language=discipline.language, description=description, topics=topics or []
             )
-
-
-def _line_of(node: yaml.Node | None, path: tuple) -> int:
-    """The line of the deepest part of the path that is there."""
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            inner = next((value for key, value in node.value if key.value == step), None)
-        else:
-            inner = node.value[step] if isinstance(node, yaml.SequenceNode) and step < len(node.value) else None
-        if inner is None:
-            break
-        node = inner
-    return node.start_mark.line + 1 if node else 1
 
 
 def of_persona(persona: dict) -> Source:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from slmkit import checked_files
 from slmkit.chat_client import AnswerError, ChatClient
-from slmkit.errors import UserError
 
 LANGUAGES = ("en", "ja", "ko")
 
@@ -72,20 +71,10 @@ class Leaf:
 
 def read_taxonomy(path: Path) -> Taxonomy:
     """The taxonomy of a YAML file; ``UserError`` with the line of what is wrong in it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a YAML file in UTF-8: {' '.join(str(error).split())}") from None
-    try:
-        return Taxonomy.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"{path}:{_line_of(tree, first['loc'])}: {where}: {first['msg']}; a taxonomy holds disciplines, each with "
-            "a language and subjects, those with sessions, those with key_concepts"
-        ) from None
+    hint = (
+        "a taxonomy holds disciplines, each with a language and subjects, those with sessions, those with key_concepts"
+    )
+    return checked_files.load(path, Taxonomy, hint)
 
 
 def gaps(taxonomy: Taxonomy) -> Iterator[str]:
@@ -153,16 +142,3 @@ async def leaves(
 def _messages(prompt: dict[str, str], language: str, material: dict) -> list[dict[str, str]]:
     user = json.dumps({"language": language, **material}, ensure_ascii=False)
     return [{"role": "system", "content": prompt[language]}, {"role": "user", "content": user}]
-
-
-def _line_of(node: yaml.Node | None, path: tuple) -> int:
-    """The line of the deepest part of the path that is there."""
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            inner = next((value for key, value in node.value if key.value == step), None)
-        else:
-            inner = node.value[step] if isinstance(node, yaml.SequenceNode) and step < len(node.value) else None
-        if inner is None:
-            break
-        node = inner
-    return node.start_mark.line + 1 if node else 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmkit import records
+from slmkit import checked_files, records
 from slmkit.errors import UserError
 
 
@@ -391,14 +391,14 @@ def test_the_ledger(audit, tmp_path, origins, ledger, outcome):
 def test_a_policy_that_does_not_fit_is_one_line(module, tmp_path, policy, message):
     (tmp_path / "policy.yml").write_text(policy)
     with pytest.raises(UserError, match=r"policy\.yml") as refused:
-        module("privacy_policy").load(tmp_path / "policy.yml")
+        checked_files.load(tmp_path / "policy.yml", module("privacy_policy").Policy)
     assert message in " ".join(str(refused.value).split())
 
 
 def test_the_policy_that_is_shipped_states_the_defaults(load_main, module):
     """Its numbers can be left out of a policy of one's own; the origins that may quote cannot."""
     policy = module("privacy_policy")
-    shipped = policy.load(load_main("audit_privacy").DEFAULT_POLICY).model_dump()
+    shipped = checked_files.load(load_main("audit_privacy").DEFAULT_POLICY, policy.Policy).model_dump()
     assert "coverage_seed" in shipped["verbatim"].pop("intended_copying")
     default = policy.Policy().model_dump()
     assert default["verbatim"].pop("intended_copying") == []

@@ -172,7 +172,8 @@ def test_a_policy_that_does_not_fit_is_one_line(gate, policy, message):
 
 
 @pytest.mark.parametrize(
-    ("found", "message"), [("not json", "cannot be read"), ("{}", "num_items: Field required"), ("", "cannot be read")]
+    ("found", "message"),
+    [("{[", "cannot be read"), ("{}", "num_items: Field required"), ("", "the file: Input should be a valid")],
 )
 def test_a_comparison_that_does_not_fit_is_one_line(gate, found, message):
     done, decision = gate(found)

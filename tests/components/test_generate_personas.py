@@ -381,8 +381,8 @@ def test_killed_in_the_middle_asks_nothing_twice(generate, serve, tmp_path, root
     [
         ("scenarios:\n  - name: A\n    language: en\n", "scenario:2: scenarios.0.description"),
         (SCENARIO.replace("language: en", "language: fr"), "scenario:3: scenarios.0.language"),
-        (SCENARIO.replace("roles", "rolls"), "scenario:5: scenarios.0.rolls"),
-        ("scenarios: []", "scenario:1: scenarios"),
+        (SCENARIO.replace("roles", "rolls"), "scenario:5: unknown key 'scenarios.0.rolls'"),
+        ("scenarios: []", "scenario:1: the file: neither scenarios nor disciplines"),
         ("scenarios:\n  - [", "line"),
         ("", "scenario:1: the file"),
         ("disciplines:\n  - discipline: A\n    language: xx\n", "scenario:3: disciplines.0.language"),

@@ -554,7 +554,10 @@ def test_inputs_of_another_form_are_quarantined(synthesize, write, tmp_path, por
     ("content", "expected"),
     [
         (TAXONOMY.replace("language: en", "language: de"), "taxonomy:3: disciplines.0.language"),
-        (TAXONOMY.replace("concept: the key box", "concpt: x"), "taxonomy:11: disciplines.0.subjects.0.sessions.0"),
+        (
+            TAXONOMY.replace("concept: the key box", "concpt: x"),
+            "taxonomy:11: unknown key 'disciplines.0.subjects.0.sessions.0.key",
+        ),
         (TAXONOMY.replace("  - session", "  - [session"), "line"),
         ("- a\n- b\n", "taxonomy:1: the file"),
         ("disciplines:\n", "taxonomy:1: disciplines"),
