@@ -90,7 +90,8 @@ def run(args: Args) -> dict[str, float]:
     lineage.write(args, SPEC)
     print(summary(decision, checks))
     if decision["verdict"] == "fail" and args.stop_on_fail:
-        sys.exit(f"audit_privacy: the verdict is fail: {decision['reasons_to_fail'][0]}")
+        report = args.report / "report.html"
+        sys.exit(f"audit_privacy: the verdict is fail: {decision['reasons_to_fail'][0]} See {report}")
     return metrics
 
 

@@ -1,6 +1,6 @@
 """Measure synthetic records against real ones: personal data, copies, canaries, and the three attacks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ def measure(policy: Policy, inputs: Inputs) -> Facts:
     values = PersonalData(policy.personal_data.allowed_values)
     compared = values.compare(real, synthetic)
     found, control = measure_overlap(policy, real, held_out, synthetic, pieces(held_out, synthetic))
-    copied = found.is_copy & ~(intended & is_from_what_it_names(inputs, found))
+    copied = found.is_copy & ~is_from_what_it_names(inputs, found, np.flatnonzero(found.is_copy & intended))
     canaries = canary_exposure.expose(inputs.canaries, Texts(synthetic)) if inputs.canaries else []
     attacks, closest, why_not = measure_attacks(policy, real, held_out, judged)
     by_chance = None
@@ -122,15 +122,14 @@ def is_intended(record: Any, policy: Policy) -> bool:
     return record.origin in policy.verbatim.intended_copying and bool(record.source_ids)
 
 
-def is_from_what_it_names(inputs: Inputs, found: "Found") -> np.ndarray:
-    """Whether the longest span of each synthetic record stands in a real one that it names as its source."""
+def is_from_what_it_names(inputs: Inputs, found: "Found", rows: Iterable[int]) -> np.ndarray:
+    """Whether the longest span of a synthetic record stands in a real one that it names as its source; of ``rows``."""
     texts = {record.id: record.text for record in inputs.real}
-    return np.array(
-        [
-            any(words in plain(texts.get(source, "")) for source in record.source_ids)
-            for record, words in zip(inputs.synthetic, found.words, strict=True)
-        ]
-    )
+    own = np.zeros(len(inputs.synthetic), bool)
+    for row in rows:
+        sources = (texts.get(source, "") for source in inputs.synthetic[row].source_ids)
+        own[row] = any(found.words[row] in plain(text) for text in sources)
+    return own
 
 
 def pieces(held_out: Sequence[str], synthetic: Sequence[str]) -> list[str]:

@@ -80,7 +80,9 @@ class Graph:
 
 def build(job: Any) -> Graph:
     """Flatten a pipeline job into ``Step``s; raises ``RunError`` for a binding to nothing, a cycle or a bad value."""
-    inputs = {name: _binding_of(_given(port)) for name, port in job.inputs.items()}
+    # A pipeline of the DSL binds its nodes also to optional inputs that were not given.
+    inputs: Bound = {name: None for name, port in job.component.inputs.items() if port.optional}
+    inputs |= {name: _binding_of(_given(port)) for name, port in job.inputs.items()}
     steps, outputs = _expand(job.jobs, inputs, prefix="")
     try:
         order = list(
