@@ -6,7 +6,7 @@ import time
 
 import phonenumbers
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pii_detection import ENTITY_TYPES, Detector, Finding, LeftOverError, Redactor
@@ -26,7 +26,7 @@ def test_each_action():
     finding = Finding(4, 18, "EMAIL_ADDRESS", 0.95)
     assert Redactor(DETECTOR, "mask").redact(text) == ("メールは<EMAIL_ADDRESS>まで", [finding])
     assert Redactor(DETECTOR, "drop").redact(text) == (None, [finding])
-    assert re.fullmatch(r"メールは<EMAIL_ADDRESS:[0-9a-f]{16}>まで", redacted(text, "hash"))
+    assert re.fullmatch(r"メールは<EMAIL_ADDRESS:[a-p]{16}>まで", redacted(text, "hash"))
     assert re.fullmatch(r"メールはuser-[0-9a-f]{10}@example\.comまで", redacted(text))
     for action in (*ACTIONS, "drop"):
         assert Redactor(DETECTOR, action, KEY).redact("何もない") == ("何もない", [])
@@ -162,6 +162,7 @@ OTHER = st.text(alphabet="あいうカタ漢字가나다는 、。\n()「」xyz"
 
 
 @settings(max_examples=400, deadline=None)
+@example("", "US_SSN", "", 999999, "hash")  # whose hash began with nine digits, beside "SSN"
 @given(OTHER, st.sampled_from(ENTITY_TYPES), OTHER, st.integers(0, 10**6), st.sampled_from(ACTIONS))
 def test_no_planted_value_stays_and_no_other_text_changes(before, kind, after, seed, action):
     rng = Rng(seed)

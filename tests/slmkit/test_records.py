@@ -287,7 +287,8 @@ def test_a_whole_folder_that_fails_leaves_what_was_in_it(mounted):
 
 
 def process(root, code, *argv, **options):
-    env = {**os.environ, "PYTHONPATH": str(root / "components" / "_shared")}
+    # No bytecode: what is cut off on a full disk would stay for all others.
+    env = {**os.environ, "PYTHONPATH": str(root / "components" / "_shared"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", code, *map(str, argv)]
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
@@ -394,6 +395,7 @@ def test_a_full_disk_ends_a_component_with_one_line(tmp_path, root):
     for name, path in outputs.items():
         command += [f"--{name}", path]
     env = {**os.environ, "PYTHONPATH": str(root / "components" / "_shared"), "SLMKIT_DEBUG": ""}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # what is cut off on a full disk would stay for all others
     done = subprocess.run(
         [str(word) for word in command], env=env, capture_output=True, text=True, preexec_fn=small_files
     )

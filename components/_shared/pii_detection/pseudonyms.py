@@ -14,6 +14,9 @@ _WIDE = {ord("0") + n: ord("０") + n for n in range(10)}
 _NAMES = {"PERSON": ("Person", "人物", "인물"), "LOCATION": ("Place", "場所", "장소")}
 
 
+_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+
+
 class Pseudonyms:
     """Keyed hashes and stand-ins: they depend on the key, the type and the value, not on how the value is written."""
 
@@ -21,8 +24,8 @@ class Pseudonyms:
         self._key = key
 
     def hash(self, value: str, entity_type: str) -> str:
-        """The keyed hash of a value: 16 hexadecimal digits."""
-        return self._digest(value, entity_type)[:16]
+        """The keyed hash of a value: 16 letters, since digits could look like a number of somebody."""
+        return self._digest(value, entity_type)[:16].translate(_LETTERS)
 
     def stand_in(self, value: str, entity_type: str) -> str:
         plain = PlainText(value).text

@@ -46,7 +46,7 @@ class Redactor:
         raise LeftOverError(f"{left[0].entity_type} is still found after {_MAX_PASSES} passes")
 
     def hash(self, value: str, entity_type: str) -> str:
-        """The keyed hash by which a value can be told again, in 16 hexadecimal digits."""
+        """The keyed hash by which a value can be told again, in 16 letters."""
         return self._pseudonyms.hash(value, entity_type)
 
     def _without(self, text: str, findings: list[Finding], done: list[_Span]) -> tuple[str, list[_Span]]:
