@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 from tests.chat_endpoint import Endpoint
 
@@ -18,6 +19,9 @@ COMPONENTS = ROOT / "components"
 RAW_DATA = ROOT.parent / "shared" / "data" / "raw"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The same examples each time, so that no change fails by chance; HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")
