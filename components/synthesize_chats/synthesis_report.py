@@ -112,7 +112,7 @@ def _render(report: Mapping, quarantine: Path) -> str:
         "<h2>Acceptance</h2>",
         html_report.table(
             ["mode", "chats kept", "candidates", "accepted"],
-            [[mode, row["kept"], row["candidates"], float(row["accepted_fraction"])] for mode, row in modes.items()],
+            [[mode, row["kept"], row["candidates"], f"{row['accepted_fraction']:.1%}"] for mode, row in modes.items()],
         ),
         html_report.chart(
             _outcomes(modes, report["languages"]), "Chats kept and refused by mode and operation, and by language"

@@ -197,6 +197,7 @@ def test_a_full_disk_ends_the_step_alone(toys):
     script = """
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    sys.dont_write_bytecode = True  # what is cut off would stay for all others
     sys.path.insert(0, os.environ["SLMKIT"])
     from slmkit import records
     try:
