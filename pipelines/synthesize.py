@@ -34,6 +34,7 @@ def synthesize(
     max_num_chats: Input(type="integer", default=300, description="Synthesized chats, beside the seeds."),
     include_seed_chats: Input(type="boolean", default=True, description="Train on the seeds, too."),
     judge: Input(type="string", default="none", enum=["none", "teacher"]),
+    scenario: Input(type="uri_file", optional=True, description="People whom the documents do not show, YAML."),
     taxonomy: Input(type="uri_file", optional=True, description="Topics that the documents do not have, YAML."),
     privacy_policy: Input(type="uri_file", optional=True, description="Thresholds; the default ones when absent."),
     guarded_data: Input(type="uri_file", optional=True, description="Evaluation sets that must not be trained on."),
@@ -55,6 +56,7 @@ def synthesize(
     )
     cast = generate_personas(
         documents=redaction.outputs.redacted_records,
+        scenario=scenario,
         teacher=teacher,
         teacher_model=teacher_model,
         auth=teacher_auth,
