@@ -68,7 +68,10 @@ def test_telephone_pseudonyms_are_assigned_to_nobody(language, seed):
     value = phone(Rng(seed), language)
     new = redacted(f"tel:{value}").removeprefix("tel:")
     assert re.sub(r"\d", "0", new) == re.sub(r"\d", "0", value)
-    number = phonenumbers.parse(new, {"en": "US", "ja": "JP", "ko": "KR"}[language])
+    try:
+        number = phonenumbers.parse(new, {"en": "US", "ja": "JP", "ko": "KR"}[language])
+    except phonenumbers.NumberParseException:
+        return  # under a country code that there is not
     # phonenumbers takes 010-0xxx-xxxx for assigned, but the Korean plan begins at 010-2
     assert not phonenumbers.is_valid_number(number) or re.match(r"(\+82\D?|0)100", re.sub(r"[ .()-]", "", new))
 
