@@ -4,8 +4,12 @@ Reads a request a line from standard input and answers each with a line; ends wi
 runner.
 """
 
+import contextlib
+import fcntl
 import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -15,12 +19,22 @@ class Writer:
     def __init__(self, uri: str) -> None:
         from mlflow.tracking import MlflowClient
 
-        self._client = MlflowClient(uri)
+        self._lock = Path(f"{uri.removeprefix('sqlite:///')}.lock")
+        with self._alone():
+            self._client = MlflowClient(uri)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time: runs that make the store, or an experiment in it, at the same moment spoil it."""
+        with self._lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def open_experiment(self, name: str, artifacts: str) -> str:
         """The id of an experiment, which is made when it is not there."""
-        known = self._client.get_experiment_by_name(name)
-        return known.experiment_id if known else self._client.create_experiment(name, artifact_location=artifacts)
+        with self._alone():
+            known = self._client.get_experiment_by_name(name)
+            return known.experiment_id if known else self._client.create_experiment(name, artifact_location=artifacts)
 
     def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> str:
         """The id of a new run."""
