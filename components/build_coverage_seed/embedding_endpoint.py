@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from slmkit.chat_client import MAX_BACKOFF_SECONDS, MAX_RETRY_AFTER_SECONDS, retry_after_seconds
-from slmkit.endpoint_access import AzureSignIn, Credential, checked_url, on_this_machine
+from slmkit.endpoint_access import Credential, checked_url, on_this_machine, sign_in
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ class EmbeddingEndpoint:
         url = httpx.URL(self.base_url)
         self._url = url.copy_with(path=f"{url.path.rstrip('/').removesuffix('/embeddings')}/embeddings")
         self._model = model
-        self._sign_in = AzureSignIn(self.base_url, credential) if auth == "azure" else None
-        if self._sign_in and url.scheme != "https" and not on_this_machine(url):
-            raise UserError(f"{self.base_url}: a sign-in is sent over https only; correct the URL or set auth to none")
+        self._sign_in = sign_in(self.base_url, auth, credential)
         self._concurrency, self._max_retries = concurrency, max_retries
         self._backoff_seconds = backoff_seconds
 

@@ -17,7 +17,7 @@ import httpx
 
 from slmkit.answer_cache import AnswerCache, cache_key
 from slmkit.answers import Answer, Usage
-from slmkit.endpoint_access import AzureSignIn, Credential, checked_url, on_this_machine
+from slmkit.endpoint_access import Credential, checked_url, on_this_machine, sign_in
 from slmkit.errors import UserError
 from slmkit.structured_answers import ModelT, ask_again, parse_answer, response_format
 
@@ -72,10 +72,7 @@ class ChatClient:
         self.max_retries = max_retries
         self.usage = Usage(prices)
         self._backoff_seconds = backoff_seconds
-        self._sign_in = AzureSignIn(self.base_url, credential) if auth == "azure" else None
-        local = on_this_machine(self._url)
-        if self._sign_in and self._url.scheme != "https" and not local:
-            raise UserError(f"{self.base_url}: a sign-in is sent over https only; correct the URL or set auth to none")
+        self._sign_in = sign_in(self.base_url, auth, credential)
         self._cache = AnswerCache(cache_path) if cache_path else None
         self._cached_as = cache_as or self.base_url
         self._slots = asyncio.Semaphore(concurrency)
@@ -85,7 +82,7 @@ class ChatClient:
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_seconds, connect=min(10.0, timeout_seconds)),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-            trust_env=not local,  # where no proxy reaches
+            trust_env=not on_this_machine(self._url),  # where no proxy reaches
         )
 
     async def __aenter__(self) -> "ChatClient":

@@ -69,3 +69,13 @@ def checked_url(base_url: str) -> tuple[str, httpx.URL]:
 
 def on_this_machine(url: httpx.URL) -> bool:
     return url.host in ("127.0.0.1", "localhost", "::1")
+
+
+def sign_in(base_url: str, auth: str, credential: Credential | None) -> AzureSignIn | None:
+    """What signs requests in: nothing for ``none``; for ``azure`` an identity, whose token goes over https only."""
+    if auth != "azure":
+        return None
+    url = httpx.URL(base_url)
+    if url.scheme != "https" and not on_this_machine(url):
+        raise UserError(f"{base_url}: a sign-in is sent over https only; correct the URL or set auth to none")
+    return AzureSignIn(base_url, credential)
