@@ -7,6 +7,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"privacy"}  # gigabytes of language models that only one choice of one input needs
+GPU_ONLY = ("bitsandbytes", "liger-kernel")  # of no use on a laptop; hundreds of megabytes, seconds at each import
 TOOLS = ("hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
 
 
@@ -18,7 +19,7 @@ def main() -> None:
             continue
         for entry in yaml.safe_load(conda_file.read_text(encoding="utf-8"))["dependencies"]:
             pins.update(entry["pip"] if isinstance(entry, dict) else ())
-    print("\n".join(sorted(pins)))
+    print("\n".join(sorted(pin for pin in pins if not pin.startswith(GPU_ONLY))))
 
 
 if __name__ == "__main__":

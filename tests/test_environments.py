@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PII_DETECTION = ROOT / "components" / "_shared" / "pii_detection"
+SHARED = sorted(p for p in (ROOT / "components" / "_shared").iterdir() if (p / "__init__.py").is_file())
 CONDA_FILES = sorted((ROOT / "environments").glob("*/conda.yml"))
 # Gigabytes of language models that only one choice of one input needs: not installed on every laptop.
 NOT_IN_THE_LOCK = {"privacy"}
+GPU_ONLY = {"bitsandbytes", "liger-kernel"}
 PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[a-z,]+\])?==(?P<version>[^=\s]+)")
 # What is imported is not always called what is installed.
 PACKAGES = {
@@ -66,7 +67,7 @@ def test_one_version_everywhere(conda_file):
     """The environments agree with each other because each agrees with what is installed locally."""
     lock = locked()
     for name, version in pins_of(conda_file).items():
-        if conda_file.parent.name in NOT_IN_THE_LOCK and name not in lock:
+        if name in GPU_ONLY or (conda_file.parent.name in NOT_IN_THE_LOCK and name not in lock):
             continue
         assert lock.get(name) == version, f"{conda_file.parent.name}: {name}=={version}, locally {lock.get(name)}"
 
@@ -74,13 +75,16 @@ def test_one_version_everywhere(conda_file):
 @pytest.mark.parametrize("conda_file", CONDA_FILES, ids=lambda p: p.parent.name)
 def test_components_import_only_what_their_environment_pins(conda_file):
     pins = pins_of(conda_file)
-    shared = {"slmkit", "pii_detection"}
+    shared = {folder.name for folder in SHARED}
     for spec in (ROOT / "components").glob("*/component.yml"):
         text = spec.read_text(encoding="utf-8")
         if f"environments/{conda_file.parent.name}/" not in text:
             continue
         own = {p.stem for p in spec.parent.glob("*.py")}
-        folders = [spec.parent, *([PII_DETECTION] if "../_shared/pii_detection" in text else [])]
+        # slmkit serves every environment, and imports what a function needs within it.
+        includes = yaml.safe_load(text)["additional_includes"]
+        included = [f for f in SHARED if f.name != "slmkit" and f"../_shared/{f.name}" in includes]
+        folders = [spec.parent, *included]
         for file in (file for folder in folders for file in folder.glob("*.py")):
             for module in imports_of(file):
                 top = module.split(".")[0]

@@ -1,21 +1,21 @@
 """Fine-tune a causal language model on chats: TRL's SFTTrainer under a typed layer that goes on after a kill."""
 
 import os
-import time
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_training import adapters, checkpoints, distribution, failures, loading, training_report
 from slmkit import cli, lineage, records, tracking
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
     from chat_tokenization import TokenizedChats
+    from packed_sft_trainer import PackedSFTTrainer
     from transformers import PreTrainedTokenizerBase
-    from trl import SFTConfig, SFTTrainer
 
 SPEC = Path(__file__).with_name("component.yml")
-NUM_KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -25,100 +25,136 @@ class Args:
     validation_data: Path
     model: Path
     checkpoints: Path
+    report: Path
+    adapter: Path | None = None
     method: str = "lora"
     lora_r: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.05
+    use_rslora: bool = False
+    use_dora: bool = False
+    target_modules: str | None = None
+    merge_adapter: bool = True
     learning_rate: float = 2e-4
     num_train_epochs: float = 3
-    per_device_train_batch_size: int = 8
+    per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
+    auto_find_batch_size: bool = False
     max_length: int = 1024
-    packing: bool = False
+    truncation_mode: str = "leave_out"
+    packing: bool = True
     assistant_only_loss: bool = True
     warmup_steps: float = 0.03
     lr_scheduler_type: str = "cosine"
     weight_decay: float = 0
+    max_grad_norm: float = 1
+    neftune_noise_alpha: float | None = None
+    bf16: bool | None = None
+    gradient_checkpointing: bool | None = None
+    use_liger_kernel: bool = False
+    attn_implementation: str = "auto"
+    deepspeed: str = "none"
+    fsdp: bool = False
     early_stopping_patience: int | None = None
+    metric_for_best_model: str = "eval_loss"
+    load_best_model_at_end: bool = False
     eval_steps: int = 50
     save_steps: int = 50
     max_error_fraction: float = 0.1
     seed: int = 42
 
+    @property
+    def keeps_best(self) -> bool:
+        return self.load_best_model_at_end or self.early_stopping_patience is not None
+
 
 def run(args: Args) -> dict[str, float]:
-    if args.early_stopping_patience and args.save_steps % args.eval_steps:
-        raise UserError(
-            f"save_steps={args.save_steps} is not a multiple of eval_steps={args.eval_steps}; with "
-            "early_stopping_patience the best weights must be among the saved ones"
-        )
+    check(args)
     # Threads that spin while they wait are slower than none as soon as another step runs beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TQDM_DISABLE", "1")
 
-    import checkpoint_recovery
+    import sft_setup
 
-    tokenizer = load_tokenizer(args.base_model)
+    tokenizer = loading.load_tokenizer(args.base_model)
     train, validation = read_data(args, tokenizer)
-    checkpoint = checkpoint_recovery.prepare(args.checkpoints, identity(args))
-    trainer = make_trainer(args, tokenizer, train, validation)
-    if checkpoint:
-        print(f"goes on from {checkpoint.name}")
-    started = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
-    save(args, trainer, tokenizer)
+    checkpoint = checkpoints.prepare(args.checkpoints, identity(args))
+    with failures.explained(
+        args.base_model,
+        args.checkpoints,
+        batch_size=args.per_device_train_batch_size,
+        accumulation=args.gradient_accumulation_steps,
+        max_length=args.max_length,
+        method=args.method,
+    ):
+        trainer = sft_setup.make_trainer(args, tokenizer, train, validation, checkpoint)
+        if checkpoint and distribution.is_first_process():
+            print(f"goes on from {checkpoint.name}", flush=True)
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        evaluation = trainer.evaluate() if validation.rows else {}
+        save(args, trainer, tokenizer)
 
     metrics = {
         "train/loss": result.training_loss,
         "train/num_chats": len(train.rows),
         "train/num_left_out": train.left_out.total() + validation.left_out.total(),
+        "train/num_truncated": train.truncated + validation.truncated,
         "train/num_steps": trainer.state.global_step,
-        "perf/train_seconds": seconds,
+        "perf/tokens_per_second": trainer.training_log.tokens_per_second,
+        **{f"eval/{name[5:]}": evaluation[name] for name in sft_setup.MEASURED if name in evaluation},
     }
-    if not checkpoint:
-        num_tokens = trainer.state.epoch * sum(len(row["input_ids"]) for row in train.rows)
-        metrics["perf/tokens_per_second"] = num_tokens / seconds
-    if validation.rows:
-        metrics["eval/loss"] = trainer.evaluate()["eval_loss"]
-    tracking.log_metrics(metrics, step=trainer.state.global_step)
-    lineage.write(args, SPEC)
-    summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    print(f"{args.method} on {len(train.rows)} chats: {summary}")
+    if distribution.is_first_process():
+        if (found := trainer.state.train_batch_size) != args.per_device_train_batch_size:
+            print(f"the memory sufficed for per_device_train_batch_size={found}")
+        tracking.log_metrics(metrics, step=trainer.state.global_step)
+        settings = {name: value for name, value in asdict(args).items() if not isinstance(value, Path)}
+        training_report.write(args.report, f"Fine-tuning: {args.method}", trainer.state.log_history, metrics, settings)
+        tracking.log_artifact(args.report)
+        lineage.write(args, SPEC)
+        summary = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(f"{args.method} on {len(train.rows)} chats: {summary}")
     return metrics
+
+
+def check(args: Args) -> None:
+    """Refuse what cannot work before anything is read."""
+    if args.keeps_best and args.save_steps % args.eval_steps:
+        raise UserError(
+            f"save_steps={args.save_steps} is not a multiple of eval_steps={args.eval_steps}; the best weights must be "
+            "among the saved ones"
+        )
+    if args.method == "full" and (args.adapter or args.use_dora or args.use_rslora):
+        raise UserError("method=full trains no adapter; leave out adapter, use_dora and use_rslora, or use method=lora")
+    if args.method == "qlora":
+        loading.check_quantization()
+    if args.use_liger_kernel:
+        loading.check_liger_kernel()
 
 
 def identity(args: Args) -> dict[str, object]:
     """What makes this run the run that its checkpoints belong to: everything but where things stand."""
     values = {name: value for name, value in asdict(args).items() if not isinstance(value, Path)}
-    inputs = {name: lineage.sha256(getattr(args, name)) for name in ("base_model", "train_data", "validation_data")}
-    return {**values, **inputs}
-
-
-def load_tokenizer(base_model: Path) -> "PreTrainedTokenizerBase":
-    if not (base_model / "config.json").is_file():
-        raise UserError(f"{base_model}: no config.json, so this is no model folder; give the output of import_model")
-
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    if not tokenizer.chat_template:
-        raise UserError(f"{base_model}: the tokenizer has no chat template; import the instruction-tuned variant")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    names = ("base_model", "train_data", "validation_data", "adapter")
+    return values | {name: lineage.sha256(path) for name in names if (path := getattr(args, name))}
 
 
 def read_data(args: Args, tokenizer: "PreTrainedTokenizerBase") -> "tuple[TokenizedChats, TokenizedChats]":
-    """Both data sets as token ids; says what was left out, and stops when it was too much or nothing is left."""
+    """Both data sets as token ids; says what was left out or cut, and stops when it was too much or nothing is left."""
     from chat_tokenization import tokenize_chats
+    from transformers import AutoConfig
 
+    vocab_size = AutoConfig.from_pretrained(args.base_model).get_text_config().vocab_size
     both = []
     for name in ("train_data", "validation_data"):
         path = getattr(args, name)
-        chats = tokenize_chats(path, tokenizer, args.max_length, args.assistant_only_loss)
-        for reason, count in chats.left_out.items():
-            print(f"{name}: {count} of {chats.num_chats} chats left out: {reason} ({args.max_length=})")
+        chats = tokenize_chats(
+            path, tokenizer, args.max_length, args.assistant_only_loss, args.truncation_mode, vocab_size
+        )
+        if distribution.is_first_process():
+            for reason, count in chats.left_out.items():
+                print(f"{name}: {count} of {chats.num_chats} chats left out: {reason} (max_length={args.max_length})")
+            if chats.truncated:
+                print(f"{name}: {chats.truncated} of {chats.num_chats} chats cut at max_length={args.max_length}")
         reasons = ", ".join(chats.left_out) or "nothing"
         records.check_share(
             chats.left_out.total(), chats.num_chats, args.max_error_fraction, f"chats of {name} ({reasons})"
@@ -127,98 +163,20 @@ def read_data(args: Args, tokenizer: "PreTrainedTokenizerBase") -> "tuple[Tokeni
     train, validation = both
     if not train.rows:
         raise UserError(f"{args.train_data}: no chat to train on; check the file and max_length={args.max_length}")
-    if not validation.rows and args.early_stopping_patience:
-        raise UserError(f"{args.validation_data}: no chats, but early_stopping_patience needs a validation loss")
+    if not validation.rows and args.keeps_best:
+        raise UserError(f"{args.validation_data}: no chats, but {args.metric_for_best_model} is measured on some")
     return train, validation
 
 
-def make_trainer(
-    args: Args, tokenizer: "PreTrainedTokenizerBase", train: "TokenizedChats", validation: "TokenizedChats"
-) -> "SFTTrainer":
-    import torch
-    from cpu_sft_trainer import CpuSFTTrainer
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback, set_seed
-    from trl import SFTTrainer
-
-    class LogToMlflow(TrainerCallback):
-        """Sends what the Trainer logs to the open run, under this project's names."""
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            kept = {
-                f"eval/{name[5:]}" if name.startswith("eval_") else f"train/{name}": value
-                for name, value in (logs or {}).items()
-                if name.removeprefix("eval_") in ("loss", "learning_rate", "grad_norm")
-            }
-            if kept and state.is_world_process_zero:
-                tracking.log_metrics(kept, step=state.global_step)
-
-    set_seed(args.seed)
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu and args.method == "lora" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(args.base_model, dtype=dtype)
-    lora = LoraConfig(
-        r=args.lora_r,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    callbacks = [LogToMlflow()]
-    if args.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
-    tracking.log_params({name: value for name, value in asdict(args).items() if not isinstance(value, Path)})
-    trainer_type = SFTTrainer if on_gpu else CpuSFTTrainer
-    return trainer_type(
-        model=model,
-        args=trainer_config(args, on_gpu=on_gpu, evaluate=bool(validation.rows)),
-        train_dataset=Dataset.from_list(train.rows),
-        eval_dataset=Dataset.from_list(validation.rows) if validation.rows else None,
-        processing_class=tokenizer,
-        peft_config=lora if args.method == "lora" else None,
-        callbacks=callbacks,
-    )
-
-
-def trainer_config(args: Args, *, on_gpu: bool, evaluate: bool) -> "SFTConfig":
-    from trl import SFTConfig
-
-    same = (
-        *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
-        *("max_length", "packing", "warmup_steps", "lr_scheduler_type", "weight_decay", "eval_steps", "save_steps"),
-        "seed",
-    )
-    return SFTConfig(
-        **{name: getattr(args, name) for name in same},
-        output_dir=str(args.checkpoints),
-        per_device_eval_batch_size=args.per_device_train_batch_size,
-        eval_strategy="steps" if evaluate else "no",
-        eval_packing=False,
-        save_strategy="steps",
-        save_total_limit=NUM_KEPT_CHECKPOINTS,
-        load_best_model_at_end=args.early_stopping_patience is not None,
-        metric_for_best_model="eval_loss" if args.early_stopping_patience else None,
-        restore_callback_states_from_checkpoint=True,
-        # TRL's defaults, bf16 and gradient checkpointing, cost a CPU four fifths of its speed.
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-        activation_checkpointing=on_gpu,
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=on_gpu,
-    )
-
-
-def save(args: Args, trainer: "SFTTrainer", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Write whole weights, adapters merged, in Hugging Face layout."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if args.method == "lora":
-        model = model.merge_and_unload()
-    with records.whole_folder(args.model) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+def save(args: Args, trainer: "PackedSFTTrainer", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Gather what was trained from every process; the first one writes the model."""
+    trained = args.checkpoints / "trained"
+    trainer.save_model(str(trained))
+    trainer.accelerator.wait_for_everyone()
+    if distribution.is_first_process():
+        adapter = args.method != "full"
+        adapters.save(trained, args.model, args.base_model, tokenizer, adapter=adapter, merge=args.merge_adapter)
+        shutil.rmtree(trained)
 
 
 if __name__ == "__main__":

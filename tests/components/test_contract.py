@@ -89,7 +89,7 @@ EXTRA_PORTS = {
     "synthesize_private_texts": ("previous_ledger", "public_topics", "ledger"),
     "audit_privacy": ("real_data", "synthetic_data", "held_out_data", "approved_data", "canaries", "ledger", "policy"),
     "import_model": ("model_folder",),
-    "finetune_model": ("checkpoints",),
+    "finetune_model": ("checkpoints", "adapter"),
     "gate_promotion": ("policy",),
     "register_model": ("model_card",),
 }
@@ -146,7 +146,7 @@ def test_snapshot_and_environment(folder):
     assert spec["additional_includes"][0] == "../_shared/slmkit"
     imported = {
         package
-        for package in ("slmkit", "pii_detection")
+        for package in ("slmkit", "pii_detection", "model_training")
         if any(re.search(rf"^\s*(from|import) {package}\b", p.read_text("utf-8"), re.M) for p in folder.glob("*.py"))
     }
     assert set(spec["additional_includes"]) == {f"../_shared/{package}" for package in imported}

@@ -1,6 +1,5 @@
-"""finetune_model: loss on the right tokens, packed chats apart, a killed run ends as an undisturbed one."""
+"""finetune_model: every method gives a model, a killed run ends as an undisturbed one, bad input is one line."""
 
-import itertools
 import json
 import os
 import shutil
@@ -15,14 +14,6 @@ import pytest
 from slmkit import records
 from slmkit.errors import UserError
 
-CHAT = [
-    {"role": "system", "content": "s"},
-    {"role": "user", "content": "a?"},
-    {"role": "assistant", "content": "12"},
-    {"role": "user", "content": "b?"},
-    {"role": "assistant", "content": "34 no"},
-]
-
 
 @pytest.fixture(scope="module")
 def main(load_main):
@@ -32,11 +23,6 @@ def main(load_main):
 @pytest.fixture(scope="module")
 def base_model(small_model) -> Path:
     return small_model
-
-
-@pytest.fixture
-def tokenizer(main, base_model):
-    return main.load_tokenizer(base_model)
 
 
 def chat(number: int, answer: str = "") -> dict:
@@ -66,10 +52,12 @@ def make_args(main, base_model, tmp_path):
             "validation_data": validation,
             "model": tmp_path / name / "model",
             "checkpoints": tmp_path / name / "checkpoints",
+            "report": tmp_path / name / "report",
             "method": "full",
             "learning_rate": 1e-3,
             "num_train_epochs": 2,
             "per_device_train_batch_size": 8,
+            "packing": False,
             "eval_steps": 2,
             "save_steps": 2,
         }
@@ -80,126 +68,6 @@ def make_args(main, base_model, tmp_path):
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
-
-
-def test_labels_are_the_tokens_that_the_assistant_says(main, tokenizer):
-    import chat_tokenization
-
-    row = chat_tokenization.tokenizer_of_chats(tokenizer, True)(CHAT)
-    shown = [tokenizer.decode([token]) for token in row["input_ids"]]
-    labels = ["" if label == -100 else tokenizer.decode([label]) for label in row["labels"]]
-    expected = ["" for _ in shown]
-    starts = [i + 3 for i, token in enumerate(shown) if token == "<|im_start|>" and shown[i + 1] == "assistant"]
-    for start, said in zip(starts, (["12", "<|im_end|>"], ["34", " ", "no", "<|im_end|>"]), strict=True):
-        expected[start : start + len(said)] = said
-    assert labels == expected
-    assert "".join(shown).startswith("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na?<|im_end|>\n")
-
-
-def test_without_assistant_only_loss_every_token_is_a_label(main, tokenizer):
-    import chat_tokenization
-
-    row = chat_tokenization.tokenizer_of_chats(tokenizer, False)(CHAT)
-    assert row["labels"] == row["input_ids"]
-
-
-PHI_4_MINI = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
-)
-
-
-@pytest.fixture(scope="module")
-def word_tokenizer():
-    """A token a word, and the special tokens of Phi-4-mini."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"]
-    words = ["s", "a", "b", "?", "12", "34", "no"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words + special)}, unk_token="s"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", extra_special_tokens=special[:-1]
-    )
-
-
-def test_labels_under_a_template_without_markers(main, word_tokenizer):
-    """Phi-4-mini's template, which TRL does not know and which ends every chat with a second stop token."""
-    import chat_tokenization
-
-    word_tokenizer.chat_template = PHI_4_MINI
-    row = chat_tokenization.tokenizer_of_chats(word_tokenizer, True)(CHAT)
-    shown = word_tokenizer.convert_ids_to_tokens(row["input_ids"])
-    labels = ["" if label == -100 else word_tokenizer.convert_ids_to_tokens(label) for label in row["labels"]]
-    expected = [
-        *[("<|system|>", ""), ("s", ""), ("<|end|>", "")],
-        *[("<|user|>", ""), ("a", ""), ("?", ""), ("<|end|>", "")],
-        *[("<|assistant|>", ""), ("12", "12"), ("<|end|>", "<|end|>")],
-        *[("<|user|>", ""), ("b", ""), ("?", ""), ("<|end|>", "")],
-        *[("<|assistant|>", ""), ("34", "34"), ("no", "no"), ("<|end|>", "<|end|>")],
-        ("<|endoftext|>", "<|endoftext|>"),
-    ]
-    assert list(zip(shown, labels, strict=True)) == expected
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",  # no prompt for the assistant
-        "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}",  # the start changes
-    ],
-)
-def test_a_template_that_hides_the_assistant_is_refused(main, word_tokenizer, template):
-    import chat_tokenization
-
-    word_tokenizer.chat_template = template
-    with pytest.raises(UserError, match="assistant_only_loss=false"):
-        chat_tokenization.tokenizer_of_chats(word_tokenizer, True)(CHAT)
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_loss_and_gradients_are_those_of_trl(main, make_args, tokenizer, method):
-    """The CPU's own way of computing the loss against SFTTrainer's, on a padded batch."""
-    from trl import SFTTrainer
-
-    args = make_args(method=method, lora_dropout=0)
-    trainer = main.make_trainer(args, tokenizer, *main.read_data(args, tokenizer))
-    batch = next(iter(trainer.get_train_dataloader()))
-    assert (batch["attention_mask"] == 0).any()
-    found = {}
-    for kind in (type(trainer), SFTTrainer):
-        trainer.model.zero_grad()
-        loss = kind.compute_loss(trainer, trainer.model, dict(batch))
-        loss.backward()
-        gradients = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
-        found[kind] = (loss.item(), gradients)
-    (ours, our_gradients), (theirs, their_gradients) = found.values()
-    assert len(found) == 2
-    assert ours == pytest.approx(theirs, rel=1e-5)
-    assert our_gradients.keys() == their_gradients.keys()
-    for name, gradient in our_gradients.items():
-        assert gradient.allclose(their_gradients[name], atol=1e-4), name
-
-
-def test_packed_chats_do_not_see_each_other(main, make_args, tokenizer):
-    """The hidden state of each chat in a packed row is the one that it has alone."""
-    import torch
-
-    args = make_args(packing=True, max_length=256)
-    train, validation = main.read_data(args, tokenizer)
-    trainer = main.make_trainer(args, tokenizer, train, validation)
-    batch = next(iter(trainer.get_train_dataloader()))
-    position_ids = batch["position_ids"][0]
-    starts = [*(position_ids == 0).nonzero().flatten().tolist(), len(position_ids)]
-    assert len(starts) > 3
-    assert (batch["labels"][0, starts[:-1]] == -100).all()
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    with torch.no_grad():
-        packed = trainer.model.model(**inputs, use_cache=False).last_hidden_state[0]
-        for start, end in itertools.pairwise(starts):
-            alone = trainer.model.model(input_ids=batch["input_ids"][:, start:end]).last_hidden_state[0]
-            assert packed[start:end].allclose(alone, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -218,6 +86,9 @@ def test_gives_whole_tuned_weights(main, make_args, base_model, method, monkeypa
     assert "model.layers.1.mlp.up_proj.weight" in changed
     assert ("model.norm.weight" in changed) == (method == "full")
     assert not list(args.model.glob("adapter*"))
+    page = (args.report / "report.html").read_text(encoding="utf-8")
+    assert "train/num_steps" in page
+    assert (args.report / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
     assert AutoTokenizer.from_pretrained(args.model).chat_template
     assert json.loads((args.model / "lineage.json").read_text())["parameters"]["method"] == method
     assert metrics["train/num_steps"] == 6
@@ -226,7 +97,7 @@ def test_gives_whole_tuned_weights(main, make_args, base_model, method, monkeypa
     assert measured[6] < measured[2]
 
 
-def start(args) -> subprocess.Popen:
+def start(args, **options) -> subprocess.Popen:
     folder = Path(__file__).parents[2] / "components"
     flags = [item for name, value in vars(args).items() if value is not None for item in (f"--{name}", str(value))]
     return subprocess.Popen(
@@ -235,6 +106,7 @@ def start(args) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": str(folder / "_shared")},
+        **options,
     )
 
 
@@ -250,7 +122,7 @@ def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(main, make_args,
     process = start(killed)
     deadline = time.monotonic() + 300
     # Not one checkpoint in particular: only the last two are kept, and this process may be late to look.
-    while not list(killed.checkpoints.glob("checkpoint-*/trainer_state.json")):
+    while not list(killed.checkpoints.glob("checkpoint-*/complete.json")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -281,22 +153,6 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(main, make_args, capsys
     assert weights(args.model) == expected
 
 
-@pytest.mark.parametrize("name", ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-20])])
-def test_incomplete_checkpoint_is_seen(main, tmp_path, name, spoil):
-    import checkpoint_recovery
-    import torch
-    from safetensors.torch import save_file
-
-    save_file({"weight": torch.ones(3)}, tmp_path / "model.safetensors")
-    for pickled in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        torch.save({"state": torch.ones(100)}, tmp_path / pickled)
-    (tmp_path / "trainer_state.json").write_text('{"global_step": 4, "log_history": []}')
-    assert checkpoint_recovery.damage(tmp_path) is None
-    spoil(tmp_path / name)
-    assert checkpoint_recovery.damage(tmp_path)
-
-
 def test_checkpoints_of_another_run_are_not_continued(main, make_args, capsys):
     main.run(make_args())
     capsys.readouterr()
@@ -317,7 +173,7 @@ def test_early_stopping_keeps_the_weights_of_the_lowest_loss(main, make_args, mo
     other = write(make_args().train_data.with_name("other"), [chat(n, answer="zz top") for n in range(6)])
     args = make_args(early_stopping_patience=2, validation_data=other, learning_rate=0.01, num_train_epochs=20)
     metrics = main.run(args)
-    measured = [values["eval/loss"] for _, values in logged if set(values) == {"eval/loss"}]
+    measured = [values["eval/loss"] for _, values in logged if "eval/loss" in values and "train/loss" not in values]
     assert metrics["train/num_steps"] < 60
     assert metrics["eval/loss"] == pytest.approx(min(measured), rel=1e-4)
     assert metrics["eval/loss"] < measured[-2]
@@ -354,7 +210,7 @@ def test_bad_training_data_is_one_clear_line(main, make_args, tmp_path, chats, e
 def test_no_validation_data(main, make_args, tmp_path):
     empty = write(tmp_path / "empty", [])
     assert "eval/loss" not in main.run(make_args(validation_data=empty, num_train_epochs=1))
-    with pytest.raises(UserError, match="needs a validation loss"):
+    with pytest.raises(UserError, match="but eval_loss is measured on some"):
         main.run(make_args(validation_data=empty, early_stopping_patience=1))
 
 
@@ -375,3 +231,200 @@ def test_negative_learning_rate_exits_2(run_component, make_args):
 def test_folder_that_is_no_model(main, make_args, tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         main.run(make_args(base_model=tmp_path))
+
+
+def logits(folder: Path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        return model(torch.arange(5, 25)[None]).logits
+
+
+def test_an_adapter_alone_is_trained_further_and_merged(main, make_args, base_model):
+    """merge_adapter=false gives the adapter; going on from it and merging changes the weights from there."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    first = make_args("first", method="lora", merge_adapter=False, use_rslora=True, num_train_epochs=1)
+    main.run(first)
+    assert not (first.model / "model.safetensors").exists()
+    assert (first.model / "tokenizer.json").is_file()
+    tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), first.model)
+    with torch.no_grad():
+        expected = tuned(torch.arange(5, 25)[None]).logits
+    # A learning rate of next to nothing: what is merged is the first adapter.
+    second = make_args("second", method="lora", adapter=first.model, learning_rate=1e-8, num_train_epochs=1)
+    metrics = main.run(second)
+    assert logits(second.model).allclose(expected, atol=1e-3)
+    assert not logits(base_model).allclose(expected, atol=1e-1)
+    assert metrics["eval/loss"] < 4
+
+
+def test_an_adapter_of_another_base_is_refused(main, make_args, base_model, tmp_path):
+    adapter = make_args("first", method="lora", merge_adapter=False, num_train_epochs=0.4)
+    main.run(adapter)
+    other = shutil.copytree(base_model, tmp_path / "other")
+    config = json.loads((other / "generation_config.json").read_text())
+    (other / "generation_config.json").write_text(json.dumps({**config, "temperature": 0.5}))
+    with pytest.raises(UserError, match="trained on another base than"):
+        main.run(make_args("second", method="lora", adapter=adapter.model, base_model=other))
+    with pytest.raises(UserError, match=r"no adapter_config\.json"):
+        main.run(make_args("third", method="lora", adapter=other))
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(main, make_args, monkeypatch):
+    import packed_sft_trainer
+
+    args = make_args()
+    compute = packed_sft_trainer.PackedSFTTrainer.compute_loss
+
+    def poisoned(trainer, *given, **named):
+        return compute(trainer, *given, **named) * (float("nan") if trainer.state.global_step == 4 else 1)
+
+    monkeypatch.setattr(packed_sft_trainer.PackedSFTTrainer, "compute_loss", poisoned)
+    with pytest.raises(UserError, match="the loss is nan at step 5, so the training stops; checkpoint-4 is kept"):
+        main.run(args)
+    assert not args.model.exists()
+    monkeypatch.undo()
+    assert main.run(args)["train/num_steps"] == 6
+    main.run(undisturbed := make_args("undisturbed"))
+    assert weights(args.model) == weights(undisturbed.model)
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(main, make_args, monkeypatch):
+    import packed_sft_trainer
+
+    step = packed_sft_trainer.PackedSFTTrainer.training_step
+
+    def poisoned(trainer, model, *given, **named):
+        loss = step(trainer, model, *given, **named)
+        if trainer.state.global_step == 2:
+            next(model.parameters()).grad.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(packed_sft_trainer.PackedSFTTrainer, "training_step", poisoned)
+    with pytest.raises(UserError, match="the norm of the gradient is (nan|inf) at step 3.*checkpoint-2 is kept"):
+        main.run(make_args())
+
+
+def test_out_of_memory_says_what_helps(main, make_args, monkeypatch):
+    import packed_sft_trainer
+    import torch
+
+    monkeypatch.setattr(
+        packed_sft_trainer.PackedSFTTrainer, "compute_loss", lambda *given, **named: torch.empty(2**60)
+    )
+    expected = r"per_device_train_batch_size=4 with gradient_accumulation_steps=2 \(about .* GB instead of .* GB\)"
+    with pytest.raises(UserError, match=expected):
+        main.run(make_args())
+
+
+def test_memory_found_by_smaller_batches(main, make_args, tmp_path, monkeypatch, capsys):
+    """Eight rows are too many, seven are not: auto_find_batch_size tries nine tenths."""
+    import packed_sft_trainer
+    import torch
+
+    compute = packed_sft_trainer.PackedSFTTrainer.compute_loss
+
+    def limited(trainer, model, inputs, *given, **named):
+        if len(inputs["cu_seq_lens_q"]) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return compute(trainer, model, inputs, *given, **named)
+
+    monkeypatch.setattr(packed_sft_trainer.PackedSFTTrainer, "compute_loss", limited)
+    none = write(tmp_path / "none", [])
+    metrics = main.run(make_args(auto_find_batch_size=True, validation_data=none))
+    assert metrics["train/num_steps"] == 8  # 24 chats in sevens, twice
+    assert "per_device_train_batch_size=7" in capsys.readouterr().out
+
+
+def full_disk() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+@pytest.mark.slow
+def test_no_space_for_a_checkpoint_is_one_line(make_args):
+    args = make_args()
+    process = start(args, preexec_fn=full_disk)
+    out = process.communicate(timeout=300)[0]
+    assert process.returncode == 1
+    assert "no space left for a checkpoint; free some or raise save_steps; no checkpoint was written yet" in out
+    assert "Traceback" not in out
+    assert not args.model.exists()
+
+
+def test_cut_chats_are_counted(main, make_args, tmp_path, capsys):
+    """A long answer is cut at max_length and trains; a long question leaves no answer to train on."""
+    cut, hopeless = chat(0, answer="very " * 300), chat(0)
+    hopeless["messages"][0]["content"] *= 30
+    train = write(tmp_path / "long", [chat(number) for number in range(1, 21)] + [cut, {**hopeless, "id": "h"}])
+    changes = {"train_data": train, "max_length": 128, "truncation_mode": "keep_start", "num_train_epochs": 1}
+    metrics = main.run(make_args(**changes))
+    assert (metrics["train/num_chats"], metrics["train/num_truncated"], metrics["train/num_left_out"]) == (21, 1, 1)
+    assert "train_data: 1 of 22 chats cut at max_length=128" in capsys.readouterr().out
+
+
+def test_early_stopping_on_a_task_metric_keeps_its_best(main, make_args, monkeypatch):
+    logged = []
+    monkeypatch.setattr(main.tracking, "log_metrics", lambda values, step=None: logged.append((step, values)))
+    changes = {"early_stopping_patience": 2, "metric_for_best_model": "eval_exact_match", "num_train_epochs": 20}
+    metrics = main.run(make_args(**changes))
+    measured = [v["eval/exact_match"] for _, v in logged if "eval/exact_match" in v and "train/loss" not in v]
+    assert metrics["train/num_steps"] < 60
+    assert metrics["eval/exact_match"] == max(measured) > measured[0]
+
+
+def test_what_a_run_logs(main, make_args, monkeypatch):
+    metrics, params = [], []
+    monkeypatch.setattr(main.tracking, "log_metrics", lambda values, step=None: metrics.append((step, values)))
+    monkeypatch.setattr(main.tracking, "log_params", params.append)
+    main.run(make_args(num_train_epochs=4, packing=True, max_length=128, per_device_train_batch_size=1))
+    assert len(params) == 1
+    assert params[0]["learning_rate"] == 1e-3
+    logged = {name for _, values in metrics for name in values}
+    assert logged >= {
+        *("train/loss", "train/grad_norm", "train/learning_rate", "eval/loss", "eval/exact_match"),
+        *("perf/tokens_per_second", "perf/model_flops_utilization", "perf/max_memory_bytes"),
+    }
+    shares = [values["perf/model_flops_utilization"] for _, values in metrics if "perf/model_flops_utilization" in values]
+    assert all(0 < share < 1 for share in shares)
+    assert all(isinstance(value, float | int) for _, values in metrics for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method": "qlora"}, "method=qlora needs a GPU, and there is none; use method=lora"),
+        ({"use_liger_kernel": True}, "use_liger_kernel=true needs a GPU"),
+        ({"method": "full", "use_dora": True}, "method=full trains no adapter"),
+        ({"method": "lora", "target_modules": "q_proj,w_pack"}, "'w_pack' is no layer of Qwen3ForCausalLM"),
+        ({"deepspeed": "zero2", "fsdp": True}, "exclude each other"),
+        ({"fsdp": True}, "fsdp=true shares weights among processes, and there is one"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_work_is_refused_before_training(main, make_args, changes, expected):
+    args = make_args(**changes)
+    with pytest.raises(UserError, match=expected):
+        main.run(args)
+    assert not args.model.exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(main, make_args, base_model, tmp_path):
+    other = shutil.copytree(base_model, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(UserError, match="100"):
+        main.run(make_args(base_model=other))
+
+
+@pytest.mark.parametrize("neftune_noise_alpha", [None, 5])
+@pytest.mark.parametrize("lr_scheduler_type", ["linear", "cosine_with_restarts", "inverse_sqrt"])
+def test_schedules_and_noise(main, make_args, neftune_noise_alpha, lr_scheduler_type):
+    args = make_args(neftune_noise_alpha=neftune_noise_alpha, lr_scheduler_type=lr_scheduler_type, num_train_epochs=1)
+    assert main.run(args)["eval/loss"] < 4

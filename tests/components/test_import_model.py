@@ -1,22 +1,11 @@
-"""import_model: the tiny model is a real, repeatable model; anything that is not a whole model is refused in a line."""
-
-import json
-import shutil
-from pathlib import Path
+"""import_model: the built-in tiny model is a real, repeatable model; its sources are in test_import_model_sources."""
 
 import pytest
-
-from slmkit.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def main(load_main):
     return load_main("import_model")
-
-
-@pytest.fixture
-def model_folder(small_model, tmp_path) -> Path:
-    return shutil.copytree(small_model, tmp_path / "given")
 
 
 def test_same_seed_gives_the_same_bytes(small_model, tmp_path):
@@ -120,73 +109,3 @@ def test_listings_are_restated_word_for_word(main):
         values = [text for text, is_value in listing.prose if is_value]
         assert len(lines) == 6
         assert sorted(values) == sorted(lines)
-
-
-def test_folder_is_copied_whole_with_its_lineage(run_component, model_folder, tmp_path):
-    (model_folder / "pytorch_model.bin").write_bytes(b"pickle")
-    (model_folder / "modeling_own.py").write_text("raise SystemExit")
-    done = run_component("import_model", model_folder=model_folder, base_model=tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "lineage.json"} <= names
-    assert not names & {"pytorch_model.bin", "modeling_own.py", ".partial"}
-    assert (tmp_path / "out/model.safetensors").read_bytes() == (model_folder / "model.safetensors").read_bytes()
-    assert "1,486,976 parameters" in done.stdout
-
-
-def test_asset_with_model_and_tokenizer_in_folders_below(main, model_folder, tmp_path):
-    """The layout of MLflow's transformers flavor, in which Azure's registries keep many models."""
-    asset = tmp_path / "asset"
-    (asset / "data/model").mkdir(parents=True)
-    (asset / "data/tokenizer").mkdir()
-    for name in ("config.json", "generation_config.json", "model.safetensors"):
-        shutil.move(model_folder / name, asset / "data/model")
-    for path in model_folder.iterdir():
-        shutil.move(path, asset / "data/tokenizer")
-    metrics = main.run(main.Args(base_model=tmp_path / "out", model_folder=asset))
-    assert metrics["model/num_parameters"] > 1e6
-    assert (tmp_path / "out/tokenizer.json").is_file()
-
-
-def cut(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-
-
-def lose_a_shard(folder: Path) -> None:
-    weight_map = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-
-
-def make_unknown(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "no_such_model"}')
-
-
-BROKEN = [
-    (lambda folder: (folder / "config.json").unlink(), "no folders with config.json"),
-    (cut, "model.safetensors is damaged or cut short"),
-    (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "no safetensors weights"),
-    (lose_a_shard, "model-00002-of-00002.safetensors of its index is missing"),
-    (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
-    (make_unknown, "cannot read the model"),
-    (lambda folder: (folder / "config.json").write_text("{"), "cannot read the model"),
-]
-
-
-@pytest.mark.parametrize(("spoil", "expected"), BROKEN, ids=[expected for _, expected in BROKEN])
-def test_what_is_no_whole_model_is_refused_and_leaves_nothing(main, model_folder, tmp_path, spoil, expected):
-    spoil(model_folder)
-    with pytest.raises(UserError, match=expected):
-        main.run(main.Args(base_model=tmp_path / "out", model_folder=model_folder))
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "not an id"])
-def test_unknown_hub_id_offline_is_one_line(run_component, tmp_path, name):
-    done = run_component(
-        "import_model", model_name=name, base_model=tmp_path / "out", env={"HF_HUB_OFFLINE": "1", "HF_HOME": tmp_path}
-    )
-    assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert name in done.stderr
-    assert "model_folder" in done.stderr or "tiny" in done.stderr

@@ -1,0 +1,1 @@
+"""What the components that train a model share: loading, adapters, checkpoints, distribution, metrics."""
