@@ -144,7 +144,7 @@ def token_at(encoding: "Encoding", character: int, length: int) -> int:
 
 
 def check_vocabulary(ids: list[int], pad_token_id: int | None, vocab_size: int | None) -> None:
-    highest = max(*ids, pad_token_id or 0)
+    highest = max([*ids, pad_token_id or 0])
     if vocab_size is not None and highest >= vocab_size:
         raise UserError(
             f"the tokenizer gives the token {highest}, but base_model knows {vocab_size} tokens (0 to "

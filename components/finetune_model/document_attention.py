@@ -12,6 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 NAME = "document_sdpa"
 _HALF = (torch.float16, torch.bfloat16)
+_WINDOW_IN_MASK = ("phimoe", "qwen2_moe", "blt", "doge")
 
 
 def attend_within_documents(
@@ -67,8 +68,14 @@ def _window_mask(query: torch.Tensor, sliding_window: int | None) -> torch.Tenso
 AttentionInterface.register(NAME, attend_within_documents)
 
 
-def best_attention(config: PreTrainedConfig) -> str:
-    """``document_sdpa``, but for models that cap their attention scores or sink them, which ``eager`` alone knows."""
+def best_attention(config: PreTrainedConfig, max_length: int) -> str:
+    """``document_sdpa``, but for the models that it would get wrong.
+
+    ``eager`` alone caps attention scores or sinks them; some models say in the mask alone how far a token sees, which
+    matters where a chat can be longer.
+    """
     text = config.get_text_config()
-    capped = getattr(text, "attn_logit_softcapping", None) is not None
-    return "eager" if capped or text.model_type == "gpt_oss" else NAME
+    if getattr(text, "attn_logit_softcapping", None) is not None or text.model_type == "gpt_oss":
+        return "eager"
+    windowed = text.model_type in _WINDOW_IN_MASK and max_length > (getattr(text, "sliding_window", None) or max_length)
+    return "sdpa" if windowed else NAME

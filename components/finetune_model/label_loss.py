@@ -2,6 +2,7 @@
 
 import functools
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 IGNORED = -100
-_CHUNK_LOGITS = 2**22  # 16 MiB in float32: measured, larger ones leave the caches of a CPU
+# At a time, measured: more logits leave the caches of a CPU, fewer rows read the weights of the head too often.
+_CHUNK_LOGITS, _MIN_ROWS = 2**22, 64
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Sum of ``-log softmax(hidden @ weight.T + bias)[label]``, and which labels are the most likely token.
+    """The sum of ``-log softmax(hidden @ weight.T + bias)[label]``.
 
     Takes hidden [positions, width], weight [vocabulary, width], bias [vocabulary] or None, labels [positions]. The
     gradient is computed with the loss, chunk by chunk, so that [positions, vocabulary] never exists and nothing is
@@ -24,23 +26,14 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> torch.Tensor:
         grad_hidden, grad_weight, grad_bias = (
             torch.zeros_like(tensor) if needed else None
             for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         )
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        right = torch.empty(len(labels), dtype=torch.bool, device=hidden.device)
-        num_rows = max(1, _CHUNK_LOGITS // len(weight))
-        for start in range(0, len(labels), num_rows):
-            rows = slice(start, start + num_rows)
-            wanted = labels[rows, None]
-            logits = torch.nn.functional.linear(hidden[rows], weight, bias).float()
-            right[rows] = logits.argmax(-1, keepdim=True).eq(wanted).squeeze(-1)
-            log_normalizer = logits.logsumexp(-1, keepdim=True)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for rows, wanted, logits, log_normalizer in _chunks(hidden, weight, bias, labels):
             total += (log_normalizer - logits.gather(-1, wanted)).sum()
-            if grad_hidden is None and grad_weight is None:
-                continue
             gradient = logits.sub_(log_normalizer).exp_()  # softmax minus the label: the gradient of the logits
             gradient = gradient.scatter_add_(-1, wanted, gradient.new_full(wanted.shape, -1)).to(weight.dtype)
             if grad_hidden is not None:
@@ -50,17 +43,38 @@ class LinearCrossEntropy(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias.add_(gradient.sum(0))
         ctx.gradients = grad_hidden, grad_weight, grad_bias
-        ctx.mark_non_differentiable(right)
-        return total, right
+        return total
 
     @staticmethod
-    def backward(ctx: Any, scale: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so good for one backward pass
         return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None
 
 
+def score_labels(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same sum without a gradient, and for each label whether it is the most likely token."""
+    total, right = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(labels, dtype=torch.bool)
+    for rows, wanted, logits, log_normalizer in _chunks(hidden, weight, bias, labels):
+        total += (log_normalizer - logits.gather(-1, wanted)).sum()
+        right[rows] = logits.argmax(-1, keepdim=True).eq(wanted).squeeze(-1)
+    return total, right
+
+
+def _chunks(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Rows, their labels, logits and log normalizers, as many rows at a time as _CHUNK_LOGITS allows."""
+    num_rows = max(_MIN_ROWS, _CHUNK_LOGITS // len(weight))
+    for start in range(0, len(labels), num_rows):
+        rows = slice(start, start + num_rows)
+        logits = torch.nn.functional.linear(hidden[rows], weight, bias).float()
+        yield rows, labels[rows, None], logits, logits.logsumexp(-1, keepdim=True)
+
+
 def add_label_loss(model: PreTrainedModel) -> None:
-    """Let ``model(..., label_loss=True)`` return the loss alone, as a dict of ``loss`` (a sum) and ``right``.
+    """Let ``model(..., label_loss=True)`` return ``loss`` alone, a sum, and without gradients also what is ``right``.
 
     It is computed within ``forward``, because what wraps a model to distribute it gathers weights and gradients there.
     """
@@ -78,7 +92,9 @@ def add_label_loss(model: PreTrainedModel) -> None:
         if hasattr(weight, "full_tensor"):  # sharded by FSDP2
             weight, bias = weight.full_tensor(), bias if bias is None else bias.full_tensor()
         with maybe_gather_lm_head_ctx(weight, bias):  # partitioned by ZeRO-3
-            loss, right = LinearCrossEntropy.apply(hidden[counted], weight, bias, labels[counted])
-        return {"loss": loss, "right": right}
+            inputs = hidden[counted], weight, bias, labels[counted]
+            if torch.is_grad_enabled():
+                return {"loss": LinearCrossEntropy.apply(*inputs)}
+            return dict(zip(("loss", "right"), score_labels(*inputs), strict=True))
 
     model.forward = types.MethodType(forward, model)

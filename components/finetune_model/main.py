@@ -1,18 +1,16 @@
 """Fine-tune a causal language model on chats: TRL's SFTTrainer under a typed layer that goes on after a kill."""
 
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_training import adapters, checkpoints, distribution, failures, loading, training_report
+from model_training import checkpoints, distribution, failures, loading, training_report
 from slmkit import cli, lineage, records, tracking
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
     from chat_tokenization import TokenizedChats
-    from packed_sft_trainer import PackedSFTTrainer
     from transformers import PreTrainedTokenizerBase
 
 SPEC = Path(__file__).with_name("component.yml")
@@ -30,7 +28,7 @@ class Args:
     method: str = "lora"
     lora_r: int = 16
     lora_alpha: int = 32
-    lora_dropout: float = 0.05
+    lora_dropout: float = 0
     use_rslora: bool = False
     use_dora: bool = False
     target_modules: str | None = None
@@ -92,7 +90,7 @@ def run(args: Args) -> dict[str, float]:
             print(f"goes on from {checkpoint.name}", flush=True)
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         evaluation = trainer.evaluate() if validation.rows else {}
-        save(args, trainer, tokenizer)
+        trainer.save_whole(args.model, args.base_model, adapter=args.method != "full", merge=args.merge_adapter)
 
     metrics = {
         "train/loss": result.training_loss,
@@ -166,17 +164,6 @@ def read_data(args: Args, tokenizer: "PreTrainedTokenizerBase") -> "tuple[Tokeni
     if not validation.rows and args.keeps_best:
         raise UserError(f"{args.validation_data}: no chats, but {args.metric_for_best_model} is measured on some")
     return train, validation
-
-
-def save(args: Args, trainer: "PackedSFTTrainer", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Gather what was trained from every process; the first one writes the model."""
-    trained = args.checkpoints / "trained"
-    trainer.save_model(str(trained))
-    trainer.accelerator.wait_for_everyone()
-    if distribution.is_first_process():
-        adapter = args.method != "full"
-        adapters.save(trained, args.model, args.base_model, tokenizer, adapter=adapter, merge=args.merge_adapter)
-        shutil.rmtree(trained)
 
 
 if __name__ == "__main__":

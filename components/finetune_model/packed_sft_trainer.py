@@ -1,28 +1,22 @@
 """SFTTrainer over flat rows of whole documents: exact attention and loss, evaluation weighted by tokens."""
 
 import itertools
-import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from label_loss import IGNORED, add_label_loss
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from model_training import failures
-from model_training.model_flops import model_flops
+from model_training.steady_trainer import SteadyTrainer
 from slmkit.errors import UserError
-
-if TYPE_CHECKING:
-    from model_training.training_log import TrainingLog
 
 # Models that scale or cap their logits keep TRL's own way, which knows each of them.
 _SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 CHECKED_TOKENS = 32  # of each of two documents
 
 
-class PackedSFTTrainer(SFTTrainer):
+class PackedSFTTrainer(SteadyTrainer, SFTTrainer):
     """The same loss as SFTTrainer's, where the time of a small model or a CPU goes less to padding and logits.
 
     On a GPU, TRL 1.16's own kernel computes the loss on labels alone; elsewhere it scores every position, so
@@ -31,12 +25,9 @@ class PackedSFTTrainer(SFTTrainer):
     share of the answers of which every token is: those that greedy decoding would give back word for word.
     """
 
-    def __init__(self, *, training_log: "TrainingLog", **kwargs: Any) -> None:
-        tokenizer = kwargs["processing_class"]
-        collator = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=True)
-        super().__init__(data_collator=collator, callbacks=[training_log, *kwargs.pop("callbacks")], **kwargs)
-        self.training_log = training_log
-        training_log.flops = model_flops(self.model)
+    def __init__(self, **kwargs: Any) -> None:
+        pad = kwargs["processing_class"].pad_token_id
+        super().__init__(data_collator=DataCollatorForLanguageModeling(pad, padding_free=True), **kwargs)
         self._documents_checked = False
         causal = self.accelerator.unwrap_model(self.model)
         causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
@@ -71,9 +62,7 @@ class PackedSFTTrainer(SFTTrainer):
         if not self._documents_checked:
             self._check_documents_apart(model, inputs)
             self._documents_checked = True
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self._check_finite("the loss", loss.item())
-        return loss
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def _check_documents_apart(self, model: torch.nn.Module, inputs: dict[str, Any]) -> None:
         """Stop where this very model lets one document of a row see another: then its logits change with them."""
@@ -102,16 +91,6 @@ class PackedSFTTrainer(SFTTrainer):
     def _without_labels(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         batch = self._prepare_inputs(self.data_collator(rows))
         return {name: value for name, value in batch.items() if name != "labels"}
-
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        grad_norm = super()._get_grad_norm(model, grad_norm)
-        if grad_norm is not None:
-            self._check_finite("the norm of the gradient", float(grad_norm))
-        return grad_norm
-
-    def _check_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise failures.not_a_number(what, value, self.state.global_step + 1, Path(self.args.output_dir))
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._sums = torch.zeros(5, dtype=torch.float64)  # loss, labels, right labels, answers, right answers

@@ -2,18 +2,18 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from document_attention import best_attention
 from packed_sft_trainer import PackedSFTTrainer
-from transformers import AutoConfig, EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import AutoConfig, EarlyStoppingCallback, set_seed
 from trl import SFTConfig, pack_dataset
 
 from model_training import adapters, checkpoints, distribution, loading
 from model_training.model_flops import peak_flops
+from model_training.steady_trainer import NUM_KEPT_CHECKPOINTS, join
 from model_training.training_log import TrainingLog
 from slmkit import tracking
 
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MEASURED = ("eval_loss", "eval_mean_token_accuracy", "eval_exact_match")
-NUM_KEPT_CHECKPOINTS = 2
-
-
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint when the last process has written its part of it."""
-
-    def on_save(self, args: SFTConfig, state: Any, control: Any, **kwargs: Any) -> None:
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            checkpoints.mark_complete(folder, args.world_size, args.gradient_accumulation_steps)
 
 
 def make_trainer(
@@ -46,14 +35,10 @@ def make_trainer(
     """Model, data and trainer, ready to train or to go on from ``checkpoint``."""
     set_seed(args.seed)
     config = trainer_config(args, evaluate=bool(validation.rows), checkpoint=checkpoint)
-    distribution.join(config)
-    if checkpoint and checkpoints.needs_conversion(checkpoint, config.world_size):
-        if config.process_index == 0:
-            checkpoints.convert(checkpoint)
-        PartialState().wait_for_everyone()
+    join(config, checkpoint)
     attention = args.attn_implementation
     if attention == "auto":
-        attention = best_attention(AutoConfig.from_pretrained(args.base_model))
+        attention = best_attention(AutoConfig.from_pretrained(args.base_model), args.max_length)
     model = loading.load_model(args.base_model, method=args.method, bf16=config.bf16, attn_implementation=attention)
     lora = None
     if args.adapter:
@@ -61,9 +46,7 @@ def make_trainer(
     elif args.method != "full":
         names = ("lora_r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules")
         lora = adapters.lora_config(model, **{name: getattr(args, name) for name in names})
-    callbacks: list[TrainerCallback] = [MarkComplete()]
-    if args.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    patience = args.early_stopping_patience
     tracking.log_params({name: value for name, value in asdict(args).items() if not isinstance(value, Path)})
     trainer = PackedSFTTrainer(
         model=model,
@@ -74,7 +57,7 @@ def make_trainer(
         processing_class=tokenizer,
         peft_config=lora,
         training_log=TrainingLog(peak_flops(torch.bfloat16 if config.bf16 else torch.float32)),
-        callbacks=callbacks,
+        callbacks=[EarlyStoppingCallback(patience)] if patience else None,
     )
     distribution.check(args.fsdp, trainer.accelerator)
     return trainer

@@ -180,7 +180,6 @@ def with_trainer(setting: Setting, data: list[dict[str, list[int]]], clock: Cloc
                 model=make_model(setting, attn_implementation=NAME).to(dtype),
                 train_dataset=pack_dataset(dataset, setting.max_length, strategy="bfd"),
                 training_log=TrainingLog(peak_flops=1e11),
-                callbacks=[],
                 **common,
             )
         else:
@@ -228,7 +227,7 @@ def bare_loop(setting: Setting, data: list[dict[str, list[int]]], clock: Clock, 
         labels = batch.pop("labels")[:, 1:]
         counted = labels != IGNORED
         hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
-        loss = LinearCrossEntropy.apply(hidden[counted], model.lm_head.weight, None, labels[counted])[0] / counted.sum()
+        loss = LinearCrossEntropy.apply(hidden[counted], model.lm_head.weight, None, labels[counted]) / counted.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -305,7 +304,7 @@ def measure_loss(setting: Setting) -> dict[str, float]:
     threading.Thread(target=watch, daemon=True).start()
     started = time.perf_counter()
     if setting.trainer == "ours":
-        loss = LinearCrossEntropy.apply(hidden[counted], weight, None, labels[counted])[0]
+        loss = LinearCrossEntropy.apply(hidden[counted], weight, None, labels[counted])
     elif setting.trainer == "plain":
         loss = torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum")
     else:  # what SFTTrainer's model does without Triton: every position, tile by tile

@@ -138,6 +138,7 @@ def test_arguments_of_the_kernel_for_gpus(monkeypatch):
 def test_chunked_loss_is_cross_entropy(monkeypatch, frozen, bias):
     import label_loss
 
+    monkeypatch.setattr(label_loss, "_MIN_ROWS", 3)
     monkeypatch.setattr(label_loss, "_CHUNK_LOGITS", 100)  # three positions at a time
     torch.manual_seed(0)
     tensors = {"hidden": torch.randn(11, 6), "weight": torch.randn(33, 6), "bias": torch.randn(33) if bias else None}
@@ -149,7 +150,9 @@ def test_chunked_loss_is_cross_entropy(monkeypatch, frozen, bias):
             for name, tensor in tensors.items()
         }
         if kept is found:
-            loss, right = label_loss.LinearCrossEntropy.apply(*inputs.values(), labels)
+            loss = label_loss.LinearCrossEntropy.apply(*inputs.values(), labels)
+            scored, right = label_loss.score_labels(*tensors.values(), labels)
+            assert scored.item() == pytest.approx(loss.item(), rel=1e-6)
         else:
             logits = torch.nn.functional.linear(*inputs.values())
             loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
@@ -166,10 +169,10 @@ def test_no_label_is_no_loss_and_no_gradient():
     import label_loss
 
     hidden, weight = torch.randn(0, 6, requires_grad=True), torch.randn(33, 6, requires_grad=True)
-    loss, right = label_loss.LinearCrossEntropy.apply(hidden, weight, None, torch.empty(0, dtype=torch.long))
+    loss = label_loss.LinearCrossEntropy.apply(hidden, weight, None, torch.empty(0, dtype=torch.long))
     loss.backward()
     assert loss.item() == 0
-    assert len(right) == 0
+    assert not hidden.grad.numel()
     assert not weight.grad.any()
 
 
@@ -213,7 +216,7 @@ def train(kind, model, data, tmp_path, **changes):
         max_length=None,
     )
     ours = kind is packed_sft_trainer.PackedSFTTrainer
-    extra = {"training_log": TrainingLog(1e11), "callbacks": []} if ours else {}
+    extra = {"training_log": TrainingLog(1e11)} if ours else {}
     trainer = kind(model=model, args=config, train_dataset=Dataset.from_list(data), processing_class=tokenizer, **extra)
     trainer.train()
     return [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]

@@ -54,7 +54,3 @@ def tiny_model(family: str, **changes: Any) -> "PreTrainedModel":
     torch.manual_seed(0)
     config = getattr(transformers, name)(**{**SIZES, **own, **changes})
     return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-def tiny_models(**changes: Any) -> "dict[str, PreTrainedModel]":
-    return {family: tiny_model(family, **changes) for family in CONFIGS}

@@ -11,7 +11,6 @@ from slmkit.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import TrainingArguments
 
 _CONFIGS = Path(__file__).with_name("deepspeed")
 
@@ -51,15 +50,6 @@ def trainer_arguments(deepspeed: str, fsdp: bool, *, universal: bool = False) ->
             raise UserError("fsdp=true shares weights among processes, and there is one; start more, or leave it out")
         return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
     return {"ddp_find_unused_parameters": False} if world_size() > 1 else {}
-
-
-def join(config: "TrainingArguments") -> None:
-    """Meet the other processes, before the model is loaded: ZeRO-3 partitions it among them while that happens."""
-    _ = config.device
-    if config.deepspeed:
-        import deepspeed
-
-        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
 def check(fsdp: bool, accelerator: "Accelerator") -> None:

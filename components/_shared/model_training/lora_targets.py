@@ -1,8 +1,8 @@
 """Where LoRA adapters stand in a model: on every linear layer of its text decoder, but not on a router of experts."""
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from slmkit.errors import UserError
 
@@ -25,34 +25,31 @@ def lora_targets(
     and into vision towers. Experts that Transformers keeps in one tensor are parameters, not layers; on these PEFT
     has neither dropout nor DoRA, which is a ``UserError``.
     """
-    layers, experts = list(_linear_layers(model)), list(_expert_parameters(model))
-    is_mixture = bool(experts)
-    if target_modules and target_modules != ALL:
-        asked = [name.strip() for name in target_modules.split(",") if name.strip()]
-        known = sorted({name.rpartition(".")[2] for name in layers + experts})
-        unknown = [name for name in asked if not _ending_in([name], layers + experts)]
-        if unknown or not asked:
-            named = (
-                f": {', '.join(map(repr, unknown))} is no layer of {type(model).__name__}"
-                if asked
-                else " names no layer"
-            )
-            raise UserError(f"target_modules{named}; there are {', '.join(known)}")
-        layers, experts = _ending_in(asked, layers), _ending_in(asked, experts)
-    if is_mixture:
-        experts += [f"{name}.weight" for name in _ending_in(_TAKEN_FOR_EXPERTS, layers)]
+    layers, parameters = list(_linear_layers(model)), list(_expert_parameters(model))
+    if parameters:
+        parameters += [f"{name}.weight" for name in _ending_in(_TAKEN_FOR_EXPERTS, layers)]
         layers = [name for name in layers if not _ending_in(_TAKEN_FOR_EXPERTS, [name])]
-    if experts and (lora_dropout or use_dora):
+    without_experts = ",".join(_last_names(layers, 1))
+    if target_modules and target_modules != ALL:
+        asked = [name.strip() for name in target_modules.split(",")]
+        unknown = [name for name in asked if not _ending_in([name], layers + parameters)]
+        if unknown:
+            known = _last_names([name.removesuffix(".weight") for name in layers + parameters], 1)
+            raise UserError(
+                f"target_modules: {', '.join(map(repr, unknown))} is no layer of {type(model).__name__}; there are "
+                f"{', '.join(known)}"
+            )
+        layers, parameters = _ending_in(asked, layers), _ending_in(asked, parameters)
+    if parameters and (lora_dropout or use_dora):
         raise UserError(
             f"{type(model).__name__} keeps its experts in one tensor, on which PEFT has neither dropout nor DoRA; set "
-            f"lora_dropout=0 and use_dora=false, or target_modules={','.join(_last_names(layers, 1))}"
+            f"lora_dropout=0 and use_dora=false, or target_modules={without_experts}"
         )
-    everything = [name for name, _ in model.named_modules()]
     short = _last_names(layers, 1)
-    exact = set(_ending_in(short, everything)) == set(layers)  # a vision tower may have layers of the same names
+    matched = _ending_in(short, [name for name, _ in model.named_modules()])
     return {
-        "target_modules": short if exact else sorted(layers),
-        "target_parameters": _last_names(experts, 3) or None,
+        "target_modules": short if set(matched) == set(layers) else sorted(layers),  # a vision tower has equal names
+        "target_parameters": _last_names(parameters, 3) or None,
     }
 
 
@@ -80,9 +77,9 @@ def _decoder_modules(model: "PreTrainedModel") -> "Iterator[tuple[str, torch.nn.
     return ((name, module) for name, module in model.named_modules() if module in inside and module is not head)
 
 
-def _ending_in(endings: Any, names: list[str]) -> list[str]:
-    """As PEFT compares names."""
-    return [name for name in names if any(f".{name}".endswith(f".{ending}") for ending in endings)]
+def _ending_in(endings: Iterable[str], names: list[str]) -> list[str]:
+    """The names that end in one of ``endings``, part by part, as PEFT compares them."""
+    return [n for n in names if any(f".{n.removesuffix('.weight')}".endswith(f".{ending}") for ending in endings)]
 
 
 def _last_names(names: list[str], num_parts: int) -> list[str]:
