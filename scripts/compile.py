@@ -16,14 +16,33 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from localml.errors import RunError
 from localml.jobfile import quiet
+from localml.sweep_plan import GOAL_TAG
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = ROOT / "pipelines"
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
 
 
+class SweepValues(BaseModel):
+    """What a sweep varies and when it ends, in the spelling of Azure ML; `stop_when` is the goal, kept as a tag."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    search_space: dict[str, dict[str, Any]]
+    limits: dict[str, int]
+    sampling_algorithm: dict[str, Any]
+    early_termination: dict[str, Any] | None = None
+    stop_when: str | None = None
+
+    def node_values(self) -> dict[str, Any]:
+        """The keys of a sweep node."""
+        values = self.model_dump(exclude_none=True, exclude={"stop_when"})
+        return values | ({"tags": {GOAL_TAG: self.stop_when}} if self.stop_when else {})
+
+
 class Preset(BaseModel):
-    """Values for one pipeline; `compute` gives the default cluster, and others by the name of a step."""
+    """Values for one pipeline; `compute` gives the default cluster, and others by the name of a step, as do
+    `resources` (nodes), `distribution` (processes on each) and `sweep`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,6 +53,8 @@ class Preset(BaseModel):
     inputs: dict[str, Any]
     compute: dict[str, str]
     resources: dict[str, dict[str, Any]] = {}
+    distribution: dict[str, dict[str, Any]] = {}
+    sweep: dict[str, SweepValues] = {}
 
 
 def read_preset(path: Path) -> Preset:
@@ -46,7 +67,8 @@ def read_preset(path: Path) -> Preset:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        unknown = f"unknown key; known are: {', '.join(Preset.model_fields)}"
+        model = SweepValues if key.startswith("sweep.") else Preset
+        unknown = f"unknown key; known are: {', '.join(model.model_fields)}"
         what = unknown if first["type"] == "extra_forbidden" else first["msg"]
         raise RunError(f"{path}: {key}: {what}") from error
     if "default" not in preset.compute:
@@ -74,6 +96,17 @@ def compile_preset(path: Path) -> dict[Path, str]:
             _step(path, content, "compute", step)["compute"] = f"azureml:{cluster}"
     for step, resources in preset.resources.items():
         _step(path, content, "resources", step)["resources"] = resources
+    for step, distribution in preset.distribution.items():
+        if (node := _step(path, content, "distribution", step))["type"] == "sweep":
+            raise RunError(f"{path}: distribution: {step} is a sweep: its processes stand in the trial's component.yml")
+        node["distribution"] = distribution
+    for step, values in preset.sweep.items():
+        if (node := _step(path, content, "sweep", step))["type"] != "sweep":
+            raise RunError(f"{path}: sweep: {step} is a {node['type']} step; the pipeline decides what is a sweep")
+        node.update(values.node_values())
+    for step, node in content["jobs"].items():
+        if node["type"] == "sweep" and step not in preset.sweep:
+            raise RunError(f"{path}: sweep: {step} needs a search_space, limits and a sampling_algorithm")
     source = f"pipelines/{preset.pipeline}.py and pipelines/presets/{path.name}"
     return {PIPELINES / "jobs" / path.name: _text(source, content), **components}
 
@@ -121,7 +154,8 @@ def _plain(value: Any, components: dict[Path, str]) -> Any:
     if value.keys() == {"path"} and str(value["path"]).startswith("${{"):
         return value["path"]
     plain = {key: _plain(item, components) for key, item in value.items()}
-    if isinstance(component := value.get("component"), dict):
+    held = "trial" if value.get("type") == "sweep" else "component"
+    if isinstance(component := value.get(held), dict):
         if component["type"] == "pipeline":
             name = component["name"]
             content = {"$schema": SCHEMA.format("pipelineComponent"), "version": "0.1.0", **plain["component"]}
@@ -130,7 +164,7 @@ def _plain(value: Any, components: dict[Path, str]) -> Any:
             plain["component"] = f"../components/{name}.yml"
         else:
             folder = Path(component["code"]).resolve().relative_to(ROOT)
-            plain["component"] = f"../../{folder.as_posix()}/component.yml"
+            plain[held] = f"../../{folder.as_posix()}/component.yml"
     return plain
 
 

@@ -99,14 +99,19 @@ def _run(args: argparse.Namespace) -> int:
 def _show_plan(file: Path, runner: Runner) -> int:
     """The steps in the order in which they would run, with what each reads and gives."""
     print(f"{file}: valid; {len(runner.graph.steps)} steps")
+    for note in runner.notes():
+        print(f"  note: {note}")
     for name, step in runner.graph.steps.items():
         if found := runner.known(step):
             runner.finished[name] = found
         state = "reuse" if name in runner.finished else "run"
         after = f" after {', '.join(sorted(step.needs))}" if step.needs else ""
-        print(f"  {state:<6}{name} ({step.component_name}){after}")
+        processes = f", {step.num_processes} processes" if step.num_processes > 1 else ""
+        print(f"  {state:<6}{name} ({step.component_name}{processes}){after}")
         for port, binding in step.inputs.items():
             print(f"          {port} = {binding}")
+        for number, trial in enumerate(step.sweep.trials if step.sweep else ()):
+            print(f"          trial {number}: {', '.join(f'{port} = {value}' for port, value in trial.items())}")
     return 0
 
 

@@ -6,45 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from localml import sweep_plan
 from localml.errors import RunError
+from localml.ports import Binding, Bound, Data, FromStep, Literal, checked
+from localml.sweep_plan import Plan
 
 _BINDING = re.compile(r"^\$\{\{\s*parent\.(inputs|outputs|jobs)\.(.+?)\s*\}\}$")
-_TYPES = {"integer": int, "number": (int, float), "boolean": bool, "string": str}
-
-
-@dataclasses.dataclass(frozen=True)
-class Literal:
-    """A value written in the job file."""
-
-    value: Any
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """A file, a folder or an asset that exists before the run: ``path`` as the job file writes it."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return self.path
-
-
-@dataclasses.dataclass(frozen=True)
-class FromStep:
-    """The output of another step."""
-
-    step: str
-    port: str
-
-    def __str__(self) -> str:
-        return f"{self.step}.{self.port}"
-
-
-Binding = Literal | Data | FromStep
-Bound = dict[str, Binding | None]  # by input; None where an optional input is not given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +25,7 @@ class Step:
     environment_variables: dict[str, str]
     num_processes: int
     distributed: bool
+    sweep: Plan | None = None  # of a step that runs its component once a trial
 
     @property
     def component_name(self) -> str:
@@ -99,12 +67,12 @@ def _expand(nodes: dict[str, Any], parent: Bound, prefix: str) -> tuple[dict[str
     inner_outputs: dict[str, dict[str, FromStep]] = {}  # outputs of pipeline components, by node
     pending = dict(nodes)
     for name, node in nodes.items():
-        if node.type not in ("command", "pipeline"):
+        if node.type not in ("command", "pipeline", "sweep"):
             raise RunError(
                 f"{prefix}{name}: a {node.type} node cannot run on this machine yet; run this job on Azure ML"
             )
-        if isinstance(node.component, str):
-            raise RunError(f"{prefix}{name}: component {node.component} is in a workspace; name its file instead")
+        if isinstance(component := component_of(node), str):
+            raise RunError(f"{prefix}{name}: component {component} is in a workspace; name its file instead")
     # A pipeline component's outputs are known once it is expanded, so nodes wait for those that they read from.
     while pending:
         ready = [name for name, node in pending.items() if not (_nodes_read(node) & _pipelines(pending, but=name))]
@@ -139,16 +107,17 @@ def _bind(
     inner_outputs: dict[str, dict[str, FromStep]],
     prefix: str,
 ) -> Bound:
-    ports = node.component.inputs
     bound: Bound = {}
-    for name, port in ports.items():
+    for name, port in component_of(node).inputs.items():
+        if node.type == "sweep" and name in (node.search_space or {}):
+            continue
         given = _given(node.inputs[name]) if name in node.inputs else None
         binding = _resolve(f"{where}.inputs.{name}", given, parent, nodes, inner_outputs, prefix)
         if binding is None and port.default is not None:
             binding = Literal(port.default)
         if binding is None and not port.optional:
             raise RunError(f"{where}: the required input {name!r} is bound to nothing")
-        bound[name] = None if binding is None else _checked(f"{where}.inputs.{name}", port, binding)
+        bound[name] = None if binding is None else checked(f"{where}.inputs.{name}", port, binding)
     return bound
 
 
@@ -177,7 +146,7 @@ def _resolve(
     step, _, port = rest
     if step not in nodes:
         raise RunError(f"{where}: {given} is bound to nothing; the pipeline has the steps: {', '.join(nodes)}")
-    outputs = nodes[step].component.outputs
+    outputs = component_of(nodes[step]).outputs
     if port not in outputs:
         raise RunError(f"{where}: {given} is bound to nothing; {step} gives: {', '.join(outputs)}")
     return inner_outputs[step][port] if step in inner_outputs else FromStep(f"{prefix}{step}", port)
@@ -198,53 +167,22 @@ def _binding_of(given: Any) -> Binding | None:
     return None if path is None else Data(str(path))
 
 
-def _checked(where: str, port: Any, binding: Binding) -> Binding:
-    """Refuse now what the component would refuse after the steps before it have run."""
-    if not isinstance(binding, Literal):
-        if port.type in _TYPES:
-            raise RunError(f"{where}: expected a {port.type}, found {binding}")
-        return binding
-    if port.type not in _TYPES:
-        if isinstance(binding.value, str):
-            return Data(binding.value)
-        raise RunError(f"{where}: expected a {port.type}, found the value {binding.value!r}")
-    value = _parsed(binding.value, port.type)
-    expected = _TYPES[port.type]
-    if not isinstance(value, expected) or (isinstance(value, bool) and port.type != "boolean"):
-        raise RunError(f"{where}: {binding.value!r} is not of type {port.type}")
-    if port.min is not None and value < float(port.min):
-        raise RunError(f"{where}: {value} is below the minimum {port.min}")
-    if port.max is not None and value > float(port.max):
-        raise RunError(f"{where}: {value} is above the maximum {port.max}")
-    if port.enum and value not in port.enum:
-        raise RunError(f"{where}: {value!r} is not one of {', '.join(map(str, port.enum))}")
-    return Literal(value)
-
-
-def _parsed(value: Any, port_type: str) -> Any:
-    """The value of a literal that came as text, as those of pipeline components' defaults do."""
-    if not isinstance(value, str):
-        return str(value) if port_type == "string" else value
-    try:
-        if port_type == "integer":
-            return int(value)
-        if port_type == "number":
-            return float(value)
-    except ValueError:
-        return value
-    if port_type == "boolean" and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    return value
+def component_of(node: Any) -> Any:
+    """The component that a node runs: a sweep calls it its trial."""
+    return node.trial if node.type == "sweep" else node.component
 
 
 def _step(name: str, node: Any, bound: Bound) -> Step:
-    distribution = node.distribution
-    instances = getattr(node.resources, "instance_count", None) or 1
+    component = component_of(node)
+    # The node's own word wins. A sweep has none on processes: they are a matter of its trial.
+    distribution = (None if node.type == "sweep" else node.distribution) or component.distribution
+    instances = getattr(node.resources or component.resources, "instance_count", None) or 1
     per_instance = getattr(distribution, "process_count_per_instance", None) or 1
-    variables = {key: str(value) for key, value in (node.environment_variables or {}).items()}
+    variables = {key: str(value) for key, value in (getattr(node, "environment_variables", None) or {}).items()}
     count = int(instances) * int(per_instance) if distribution else 1
     inputs = {port: binding for port, binding in bound.items() if binding is not None}
-    return Step(name, node.component, inputs, variables, count, distributed=distribution is not None)
+    plan = sweep_plan.read(name, node) if node.type == "sweep" else None
+    return Step(name, component, inputs, variables, count, distribution is not None, plan)
 
 
 def _exported(nodes: dict[str, Any], inner: dict[str, dict[str, FromStep]], prefix: str) -> dict[str, FromStep]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from localml.errors import RunError
+from localml.graph import component_of
 
 
 def quiet() -> None:
@@ -30,7 +31,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
 
     if not path.is_file():
         raise RunError(f"{path}: no such job file; the compiled jobs stand in pipelines/jobs/")
-    overrides = [_override(path, setting) for setting in settings]
+    overrides = [override for setting in settings for override in _overrides(path, setting)]
     try:
         job = load_job(path, params_override=overrides)
         if job.type != "pipeline":
@@ -50,37 +51,52 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
     return job
 
 
-def _override(path: Path, setting: str) -> dict[str, Any]:
+def _overrides(path: Path, setting: str) -> list[dict[str, Any]]:
     """``a.b.c=value`` as azure-ai-ml takes it; a relative path that exists from here is meant from here."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise RunError(f"--set {setting!r}: expected KEY=VALUE, for example inputs.raw_data.path=my/documents")
-    _check_key(path, key)
     value = yaml.safe_load(text) if text else text
     if key.endswith(".path") and isinstance(value, str) and "://" not in value and Path(value).exists():
         value = str(Path(value).resolve())
-    return {key: value}
+    return [{place: value} for place in _places(path, key)]
 
 
-def _check_key(path: Path, key: str) -> None:
-    """azure-ai-ml accepts any key and the value is then lost: refuse a name that the file does not have."""
+def _places(path: Path, key: str) -> list[str]:
+    """Where a value goes. azure-ai-ml accepts any key and the value is then lost, so a name that the file does not have
+    is refused, unless it is an optional input of the steps: a job leaves out what its preset does not give."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
-        return  # the loader says what is wrong with the file
+        return [key]  # the loader says what is wrong with the file
     section, _, rest = key.partition(".")
-    if section in ("inputs", "jobs", "outputs") and isinstance(content, dict):
-        known = content.get(section) or {}
-        name = rest.partition(".")[0]
-        if name not in known:
-            raise RunError(f"--set {key}: the job has no {section[:-1]} {name!r}; it has: {', '.join(known) or 'none'}")
+    if section not in ("inputs", "jobs", "outputs") or not isinstance(content, dict):
+        return [key]
+    known = content.get(section) or {}
+    name = rest.partition(".")[0]
+    if name in known:
+        return [key]
+    steps = [step for step, node in (content.get("jobs") or {}).items() if name in _absent_ports(path, node)]
+    if section == "inputs" and steps:
+        return [f"jobs.{step}.inputs.{rest}" for step in steps]
+    raise RunError(f"--set {key}: the job has no {section[:-1]} {name!r}; it has: {', '.join(known) or 'none'}")
+
+
+def _absent_ports(path: Path, node: dict[str, Any]) -> set[str]:
+    """The optional inputs of a node's component that the job file does not give."""
+    try:
+        file = path.parent / (node.get("component") or node["trial"])
+        ports = yaml.safe_load(file.read_text(encoding="utf-8"))["inputs"]
+        return {name for name, port in ports.items() if port.get("optional")} - (node.get("inputs") or {}).keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return set()  # the loader says what is wrong with the file
 
 
 def _check_node_inputs(path: Path, job: Any) -> None:
     """azure-ai-ml drops an input that the component does not have: a misspelled name would pass for its default."""
     nodes = yaml.safe_load(path.read_text(encoding="utf-8")).get("jobs") or {}
     for name, node in job.jobs.items():
-        ports = getattr(node.component, "inputs", None)
+        ports = getattr(component_of(node), "inputs", None)
         for given in nodes.get(name, {}).get("inputs") or {}:
             if ports is not None and given not in ports:
                 raise RunError(f"{path}: jobs.{name}: the component has no input {given!r}; it has: {', '.join(ports)}")

@@ -44,6 +44,39 @@ class Writer:
         """Close a run."""
         self._client.set_terminated(run_id, status)
 
+    def log(self, run_id: str, params: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Log what is not there yet: a parameter cannot be logged twice with texts that differ."""
+        known = self._client.get_run(run_id).data
+        for name, value in params.items():
+            if name not in known.params:
+                self._client.log_param(run_id, name, value)
+        for name, value in metrics.items():
+            if name not in known.metrics:
+                self._client.log_metric(run_id, name, value)
+
+    def log_artifact(self, run_id: str, path: str) -> None:
+        """Attach a file to a run."""
+        self._client.log_artifact(run_id, path)
+
+    def metric_names(self, run_id: str) -> list[str]:
+        """What a run has logged."""
+        return sorted(self._client.get_run(run_id).data.metrics)
+
+    def metric_history(self, run_id: str, name: str) -> list[float]:
+        """The values of a metric as they were logged; the same value logged twice at one step is one."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            history = self._client.get_metric_history(run_id, name)
+        except MlflowException:
+            return []
+        history.sort(key=lambda metric: (metric.timestamp, metric.step))
+        return [
+            metric.value
+            for before, metric in zip([None, *history], history, strict=False)
+            if before is None or (before.step, before.value) != (metric.step, metric.value)
+        ]
+
 
 def main(uri: str) -> None:
     """Answer requests until there are no more."""

@@ -15,6 +15,11 @@ GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 
 
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class StepProcesses:
     """One or more processes of a step; ``on_line`` gets each line that the first one prints."""
 

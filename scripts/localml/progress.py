@@ -15,8 +15,11 @@ _MARKS = {
     "finished": ("✔", "green"),
     "reused": ("↺", "blue"),
     "failed": ("✘", "bold red"),
+    "terminated": ("■", "yellow"),
+    "canceled": ("■", "yellow"),
     "not run": ("-", "dim"),
 }
+_ENDED = ("finished", "failed", "terminated", "canceled")
 
 
 @dataclasses.dataclass
@@ -50,13 +53,13 @@ class Progress:
     def set(self, step: str, state: str, seconds: float | None = None) -> None:
         """Move a step to another state; ``seconds`` is the time of its work where that is known."""
         with self._lock:
-            line = self._lines[step]
+            line = self._lines.setdefault(step, _Line())  # a trial of a sweep comes as it starts
             now = time.monotonic()
             line.seconds = seconds if seconds is not None else (now - line.started if line.started else 0.0)
             line.state, line.started = state, now if state == "running" else line.started
             if not self._is_live:
                 mark, _ = _MARKS[state]
-                elapsed = f"  {line.seconds:.1f} s" if state in ("finished", "failed") else ""
+                elapsed = f"  {line.seconds:.1f} s" if state in _ENDED else ""
                 print(f"{mark} {step:<36} {state}{elapsed}", flush=True)
 
     def line(self, step: str, text: str) -> None:
@@ -71,6 +74,6 @@ class Progress:
         for name, line in list(self._lines.items()):
             mark, style = _MARKS[line.state]
             seconds = now - line.started if line.state == "running" else line.seconds
-            elapsed = f"{seconds:7.1f} s" if line.state in ("running", "finished", "failed") else ""
+            elapsed = f"{seconds:7.1f} s" if line.state in ("running", *_ENDED) else ""
             table.add_row(Text(f"{mark} {name}", style), Text(line.state, style), Text(elapsed, "dim"))
         return table

@@ -12,6 +12,7 @@ from localml import graph
 from localml.assets import Assets
 from localml.environments import Environments
 from localml.errors import RunError
+from localml.execution import Execution
 from localml.progress import Progress
 from localml.runner import Runner, link_outputs
 from localml.tracking import Tracker
@@ -67,6 +68,8 @@ def run(load: Callable[[], Any], options: Options) -> Outcome:
         runner = make_runner(load(), options, name, tracker)
         started, status = time.monotonic(), "FAILED"
         tracker.open()
+        for note in runner.notes():
+            print(f"note: {note}", flush=True)
         try:
             with runner.progress:
                 runner.run()
@@ -84,8 +87,7 @@ def make_runner(job: Any, options: Options, name: str, tracker: Tracker | None) 
     """Everything that can be refused is refused here, before a run is opened or a step started."""
     root = options.root.resolve()
     steps = graph.build(job)
-    runner = Runner(
-        steps,
+    execution = Execution(
         name,
         root,
         Assets(options.folder, options.assets or root / "assets.yml"),
@@ -94,5 +96,6 @@ def make_runner(job: Any, options: Options, name: str, tracker: Tracker | None) 
         Progress(list(steps.steps), stream=options.stream),
         force_rerun=options.force_rerun or bool(getattr(job.settings, "force_rerun", False)),
     )
+    runner = Runner(steps, execution)
     runner.check()
     return runner

@@ -30,6 +30,7 @@ class Finished:
     folder: Path
     hashes: dict[str, str]
     seconds: float
+    run_id: str = ""  # of the run in MLflow in which it was made
 
     def output(self, port: str) -> Path:
         """Where an output lies."""
@@ -57,7 +58,7 @@ class Store:
             record = json.loads((folder / "step.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        finished = Finished(folder, record["hashes"], record["seconds"])
+        finished = Finished(folder, record["hashes"], record["seconds"], record.get("run_id", ""))
         return finished if all(finished.output(port).exists() for port in finished.hashes) else None
 
     @contextlib.contextmanager
@@ -96,7 +97,7 @@ class Store:
             work.rename(target)
         except OSError as error:
             raise RunError(f"{target}: the finished step could not be stored: {error.strerror}") from error
-        return Finished(target, hashes, seconds)
+        return Finished(target, hashes, seconds, facts["run_id"])
 
 
 def record_owner(work: Path, groups: list[int]) -> None:

@@ -70,23 +70,48 @@ class Tracker:
 
         self._opened = self._calls.submit(opened)
 
-    def start_step(self, name: str, tags: dict[str, str]) -> str:
-        """Open a child run and return its id."""
+    def start_step(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
+        """Open a child run of the job's run, or of ``parent``, and return its id."""
 
         def start() -> str:
-            return self._create(name, {"mlflow.parentRunId": self._parent_id, **tags})
+            return self._create(name, {"mlflow.parentRunId": parent or self._parent_id, **tags})
 
         self._opened.result()
         return self._calls.submit(start).result()
 
-    def reuse_step(self, name: str, tags: dict[str, str]) -> None:
+    def reuse_step(
+        self,
+        name: str,
+        tags: dict[str, str],
+        parent: str | None = None,
+        params: dict[str, Any] | None = None,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
         """Record a step that did not have to run; nobody waits for it."""
 
         def reuse() -> None:
-            run_id = self._create(name, {"mlflow.parentRunId": self._parent_id, "azureml.isReused": "true", **tags})
+            above = {"mlflow.parentRunId": parent or self._parent_id}
+            run_id = self._create(name, {**above, "azureml.isReused": "true", **tags})
+            self._ask("log", run_id=run_id, params=params or {}, metrics=metrics or {})
             self._ask("end_run", run_id=run_id, status="FINISHED")
 
         self._calls.submit(reuse)
+
+    def log(self, run_id: str, params: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Log to a run what its step has not logged itself; nobody waits for it."""
+        self._calls.submit(self._ask, "log", run_id=run_id, params=params, metrics=metrics)
+
+    def log_artifact(self, run_id: str, path: Path) -> None:
+        """Attach a file to a run."""
+        self._calls.submit(self._ask, "log_artifact", run_id=run_id, path=str(path)).result()
+
+    def metric_history(self, run_id: str, name: str) -> list[float]:
+        """The values of a metric in the order in which they were logged; empty for a run that is not there."""
+        return self._calls.submit(self._ask, "metric_history", run_id=run_id, name=name).result()
+
+    def metric_names(self, run_id: str) -> list[str]:
+        """What a run has logged."""
+        return self._calls.submit(self._ask, "metric_names", run_id=run_id).result()
 
     def end_step(self, run_id: str, status: str) -> None:
         """Close a child run; ``status`` is FINISHED, FAILED or KILLED."""

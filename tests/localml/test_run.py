@@ -96,6 +96,21 @@ def test_set_path_is_relative_to_here(toys, tmp_path, monkeypatch):
     assert toys.output(word, "copy") == word
 
 
+def test_set_gives_an_optional_input_that_the_job_has_left_out(toys, tmp_path, monkeypatch):
+    """It goes to every step that has such an input and does not name it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("notes")
+    file = {"type": "uri_file", "optional": True, "description": "d"}
+    script = "pathlib.Path(args.out).write_text(args.word + pathlib.Path(args.text).read_text())"
+    maybe = toys.component("maybe", script, {"word": {**STRING, "optional": True}, "text": file})
+    job = toys.job({"a": {"component": maybe}, "b": {"component": maybe, "inputs": {"word": "own"}}})
+    name = unique()
+    done = toys.run(job, "-n", name, "--set", "inputs.word=given", "inputs.text.path=notes.txt")
+    assert done.returncode == 0, done.stderr
+    assert toys.output(name, "a") == "givennotes"
+    assert toys.output(name, "b") == "ownnotes"
+
+
 def test_a_pipeline_component_is_expanded(toys):
     word = unique()
     copy = toys.component("copy", COPY, {"text": "text", "word": STRING})
@@ -173,6 +188,57 @@ def test_distribution_starts_ranks(toys):
     assert done.returncode == 0, done.stderr
     folder = toys.root / "jobs" / name / "ranks" / "out"
     assert {p.name: p.read_text() for p in folder.iterdir()} == {str(r): f"{r} 4 {r} 127.0.0.1" for r in range(4)}
+
+
+def of_the_component(toys, count: int, **node: object):
+    """A job of one step whose component says on how many processes it runs."""
+    script = "pathlib.Path(args.out, os.environ['RANK']).write_text(os.environ.get('OMP_NUM_THREADS', 'unset'))"
+    distribution = {"type": "pytorch", "process_count_per_instance": count}
+    more = {"distribution": distribution, "resources": {"instance_count": 1}}
+    return toys.job(
+        {"ranks": {"component": toys.component("ranks", script, outputs={"out": "folder"}, **more), **node}}
+    )
+
+
+def ranks(toys, job, *flags: str) -> dict[str, str]:
+    """Rank -> OMP_NUM_THREADS of it."""
+    name = unique()
+    done = toys.run(job, "-n", name, *flags)
+    assert done.returncode == 0, done.stderr
+    return {p.name: p.read_text() for p in (toys.root / "jobs" / name / "ranks" / "out").iterdir()}
+
+
+def test_the_processes_share_the_processor(toys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("localml.process.num_cores", lambda: 8)
+    assert ranks(toys, of_the_component(toys, 1)) == {"0": "unset"}
+    assert ranks(toys, of_the_component(toys, 2)) == {"0": "4", "1": "4"}
+    own = {"environment_variables": {"OMP_NUM_THREADS": "3"}}
+    assert ranks(toys, of_the_component(toys, 2, **own)) == {"0": "3", "1": "3"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert ranks(toys, of_the_component(toys, 2, environment_variables={"TOY": "1"})) == {"0": "5", "1": "5"}
+
+
+def test_the_distribution_of_the_node_wins(toys):
+    two = {"type": "pytorch", "process_count_per_instance": 2}
+    assert set(ranks(toys, of_the_component(toys, 1, distribution=two))) == {"0", "1"}
+    one = {"type": "pytorch", "process_count_per_instance": 1}
+    assert set(ranks(toys, of_the_component(toys, 2, distribution=one))) == {"0"}
+    assert set(ranks(toys, of_the_component(toys, 2, resources={"instance_count": 2}))) == {"0", "1", "2", "3"}
+
+
+def test_more_processes_than_cores_are_announced_and_can_be_fewer(toys, monkeypatch):
+    monkeypatch.setattr("localml.process.num_cores", lambda: 2)
+    eight = {"type": "pytorch", "process_count_per_instance": 8}
+    job = of_the_component(toys, 1, distribution=eight, resources={"instance_count": 2})
+    plan = toys.run(job, "--dry-run").stdout
+    assert "ranks (ranks, 16 processes)" in plan
+    assert "note: ranks: its 16 processes all run on this machine, which has 2 cores" in plan
+    key = "jobs.ranks.distribution.process_count_per_instance"
+    assert f"--set {key}=1 jobs.ranks.resources.instance_count=1" in plan
+    flags = ["--set", f"{key}=2", "jobs.ranks.resources.instance_count=1"]
+    assert set(ranks(toys, job, *flags)) == {"0", "1"}
+    assert "note" not in toys.run(job, "--dry-run", *flags).stdout
 
 
 def test_steps_see_the_variables_of_azure_ml_and_log_to_their_own_run(toys):

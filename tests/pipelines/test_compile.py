@@ -61,8 +61,40 @@ def test_nodes_name_their_component_by_a_relative_path(path):
     assert str(ROOT) not in text
     assert not re.search(r"(?m)[:-] ['\"]?(/|~|[A-Z]:\\|file:)", text), "an absolute path"
     for node in yaml.safe_load(text)["jobs"].values():
-        assert isinstance(node["component"], str), "an inline component"
-        assert (path.parent / node["component"]).is_file()
+        component = node["trial" if node["type"] == "sweep" else "component"]
+        assert isinstance(component, str), "an inline component"
+        assert (path.parent / component).is_file()
+
+
+def test_two_nodes_of_eight_processes_train_under_zero3():
+    from azure.ai.ml import load_job
+
+    job = load_job(ROOT / "pipelines" / "jobs" / "finetune-phi4-mini-zero3-2x8.yml")
+    sent = job._to_rest_object().properties.jobs["tuned"]
+    assert sent["distribution"] == {"distribution_type": "PyTorch", "process_count_per_instance": 8}
+    assert sent["resources"] == {"instance_count": 2}
+    assert job.jobs["tuned"].compute == "gpu-cluster-8x"
+    assert job.inputs["deepspeed"]._data == "zero3"
+    assert [name for name, node in job.jobs.items() if node.distribution] == ["tuned"]
+
+
+@pytest.mark.parametrize("name", ["optimize-tiny", "optimize-phi4-mini-lora"])
+def test_a_sweep_is_sent_as_its_preset_says(name):
+    from azure.ai.ml import load_job
+
+    preset = yaml.safe_load((ROOT / "pipelines" / "presets" / f"{name}.yml").read_text(encoding="utf-8"))
+    values = preset["sweep"]["tuned"]
+    job = load_job(ROOT / "pipelines" / "jobs" / f"{name}.yml")
+    sent = job._to_rest_object().properties.jobs["tuned"]
+    assert sent["type"] == "sweep"
+    assert sent["objective"] == {"goal": "minimize", "primary_metric": "eval/loss"}
+    assert sent["search_space"] == values["search_space"]
+    assert sent["limits"] == values["limits"]
+    assert sent["sampling_algorithm"] == values["sampling_algorithm"]
+    policy = {key: value for key, value in values["early_termination"].items() if key != "type"}
+    assert sent["early_termination"] == {"policy_type": "Bandit", **policy}
+    assert sent.get("tags", {}).get("stop_when") == values.get("stop_when")
+    assert job.jobs["tuned_answers"].inputs["model"]._data == "${{parent.jobs.tuned.outputs.model}}"
 
 
 COMPONENT = """
@@ -102,6 +134,11 @@ def outer_toy(
     first = say(word=word, rate=rate, notes=notes)
     second = inner_toy(word=word)
     return {"text": second.outputs.text}
+
+@pipeline(name="sweep_toy", display_name="Sweep", description="Says the best.")
+def sweep_toy(word: Input(type="string")):
+    best = say(word=word).sweep(primary_metric="volume", goal="maximize", sampling_algorithm="random")
+    return {"text": best.outputs.text}
 """
 PRESET = {
     "pipeline": "outer_toy",
@@ -121,7 +158,8 @@ def toy(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "components" / "say" / "component.yml").write_text(COMPONENT)
     (tmp_path / "components" / "say" / "main.py").write_text("")
-    (tmp_path / "pipelines" / "outer_toy.py").write_text(PIPELINES)
+    for name in ("outer_toy", "sweep_toy"):
+        (tmp_path / "pipelines" / f"{name}.py").write_text(PIPELINES)
     monkeypatch.setattr(compiler, "ROOT", tmp_path)
     monkeypatch.setattr(compiler, "PIPELINES", tmp_path / "pipelines")
     monkeypatch.syspath_prepend(tmp_path)
@@ -132,7 +170,8 @@ def toy(tmp_path, monkeypatch):
         return path
 
     yield write
-    sys.modules.pop("pipelines.outer_toy", None)
+    for name in ("outer_toy", "sweep_toy"):
+        sys.modules.pop(f"pipelines.{name}", None)
 
 
 def refused(capsys, preset: Path, *texts: str) -> None:
@@ -185,6 +224,39 @@ def test_the_files_that_a_preset_gives(toy):
     assert component["jobs"]["once"]["component"] == "../../components/say/component.yml"
 
 
+SWEEP = {
+    "search_space": {"rate": {"type": "choice", "values": [0.5, 1.5]}},
+    "limits": {"max_total_trials": 2},
+    "sampling_algorithm": {"type": "grid"},
+}
+SWEEPING = {"pipeline": "sweep_toy", "compute": {"default": "cpu"}, "resources": {}}
+
+
+def test_a_sweep_and_its_goal(toy):
+    values = {**SWEEP, "early_termination": {"type": "median_stopping"}, "stop_when": "volume >= 9"}
+    files = compiler.compile_preset(toy(**SWEEPING, sweep={"best": values}))
+    job = yaml.safe_load(files[compiler.PIPELINES / "jobs" / "toy.yml"])
+    assert job["jobs"]["best"] == {
+        "type": "sweep",
+        "trial": "../../components/say/component.yml",
+        "inputs": {"word": "${{parent.inputs.word}}"},
+        "outputs": {"text": "${{parent.outputs.text}}"},
+        "objective": {"goal": "maximize", "primary_metric": "volume"},
+        **SWEEP,
+        "early_termination": {"type": "median_stopping"},
+        "tags": {"stop_when": "volume >= 9"},
+    }
+
+
+def test_processes_on_several_nodes(toy):
+    distribution = {"type": "pytorch", "process_count_per_instance": 8}
+    files = compiler.compile_preset(toy(distribution={"first": distribution}))
+    job = yaml.safe_load(files[compiler.PIPELINES / "jobs" / "toy.yml"])
+    assert job["jobs"]["first"]["distribution"] == distribution
+    assert job["jobs"]["first"]["resources"] == {"instance_count": 2}
+    assert "distribution" not in job["jobs"]["second"]
+
+
 def test_an_optional_input_that_is_given_stays_bound(toy):
     notes = {"type": "uri_file", "path": "../notes.txt"}
     files = compiler.compile_preset(toy(inputs={"word": "hello", "notes": notes}))
@@ -218,6 +290,12 @@ def test_written_once_and_stale_when_the_preset_changes(toy, capsys):
         ({"pipeline": "absent"}, ["pipeline: ", "pipelines/absent.py"]),
         ({"compute": {"first": "gpu"}}, ["compute: needs a default"]),
         ({"compute": {"default": "cpu", "absent": "gpu"}}, ["compute: ", "'absent'", "first, second"]),
+        ({"distribution": {"absent": {"type": "pytorch"}}}, ["distribution: ", "'absent'", "first, second"]),
+        ({"sweep": {"first": SWEEP}}, ["sweep: first is a command step"]),
+        ({"sweep": {"first": {"limits": {}}}}, ["sweep.first.search_space: ", "required"]),
+        ({"sweep": {"first": {**SWEEP, "goal": 1}}}, ["sweep.first.goal: unknown key", "stop_when"]),
+        (SWEEPING, ["sweep: best needs a search_space"]),
+        ({**SWEEPING, "sweep": {"best": SWEEP}, "distribution": {"best": {}}}, ["distribution: best is a sweep"]),
         ({"resources": {"absent": {"instance_count": 2}}}, ["resources: ", "'absent'", "first, second"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
