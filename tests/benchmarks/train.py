@@ -10,7 +10,9 @@ Each measurement is a process of its own with one thread, which prints a line of
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -345,18 +347,96 @@ def precision(rounds: int) -> None:
             print(f"| {method} | {'bfloat16' if bf16 else 'float32'} | {found:,.0f} tokens/s |", flush=True)
 
 
+def startup(rounds: int) -> None:
+    """From the start of the process to the end of the first optimizer step, phase by phase."""
+    tiny = Setting(hidden_size=128, num_hidden_layers=3, vocab_size=4096)
+    rows = [in_process(tiny, "startup") for _ in range(rounds)]
+    for phase in rows[0]:
+        print(f"| {phase} | {statistics.median(row[phase] for row in rows):.1f} s |")
+
+
+def measure_startup(setting: Setting) -> dict[str, float]:
+    """A model folder and chats are made first, by another process, so that this one starts as the component does."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = [sys.executable, __file__, "one", "material", json.dumps(dataclasses.asdict(setting)), folder]
+        subprocess.run(made, check=True, capture_output=True)
+        command = [sys.executable, __file__, "one", "phases", json.dumps(dataclasses.asdict(setting)), folder]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def make_material(setting: Setting, folder: Path) -> dict[str, float]:
+    tokenizer = tokenizer_of(setting)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}w2{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    make_model(setting).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    with (folder / "data").open("w", encoding="utf-8") as file:
+        for number in range(setting.num_chats):
+            turns = (("user", "w1 " * setting.mean_length), ("assistant", "w1 " * setting.mean_length))
+            messages = [{"role": role, "content": text} for role, text in turns]
+            file.write(json.dumps({"id": str(number), "messages": messages}) + "\n")
+    return {}
+
+
+def measure_phases(folder: Path) -> dict[str, float]:
+    import psutil
+
+    marks = {"": psutil.Process().create_time(), "interpreter": time.time()}
+    sys.path[:0] = [str(COMPONENTS / "_shared"), str(COMPONENTS / "finetune_model")]
+    import main as component
+    import sft_setup
+
+    from model_training import checkpoints, loading
+    from model_training.steady_trainer import SteadyTrainer
+
+    marks["torch, transformers, trl"] = time.time()
+    paths = {port: folder / port for port in ("model", "checkpoints", "report")}
+    data = {"base_model": folder / "base", "train_data": folder / "data", "validation_data": folder / "data"}
+    args = component.Args(**data, **paths, method="full", max_length=512)
+    tokenizer = loading.load_tokenizer(args.base_model)
+    train, validation = component.read_data(args, tokenizer)
+    marks["tokenizer and chats"] = time.time()
+    checkpoints.prepare(args.checkpoints, component.identity(args))
+    trainer = sft_setup.make_trainer(args, tokenizer, train, validation)
+    marks["model and trainer"] = time.time()
+    step = SteadyTrainer._get_grad_norm
+
+    def first_step(self: Any, *given: Any, **named: Any) -> Any:
+        step(self, *given, **named)
+        marks["first step"] = time.time()
+        raise KeyboardInterrupt
+
+    SteadyTrainer._get_grad_norm = first_step
+    with contextlib.suppress(KeyboardInterrupt):
+        trainer.train()
+    names = list(marks)
+    spans = {name: marks[name] - marks[before] for before, name in itertools.pairwise(names)}
+    return {**spans, "all": marks["first step"] - marks[""]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "loss_memory", "growth", "precision", "one"])
+    parser.add_argument("what", choices=["speed", "loss_memory", "growth", "startup", "precision", "one"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if args.what == "one":
-        part, setting = args.rest
-        measured = {"measure": measure, "loss": measure_loss}[part](Setting(**json.loads(setting)))
-        print(json.dumps(measured))
+        part, text, *folder = args.rest
+        setting = Setting(**json.loads(text))
+        parts = {
+            "measure": lambda: measure(setting),
+            "loss": lambda: measure_loss(setting),
+            "startup": lambda: measure_startup(setting),
+            "material": lambda: make_material(setting, Path(*folder)),
+            "phases": lambda: measure_phases(Path(*folder)),
+        }
+        print(json.dumps(parts[part]()))
     else:
-        {"speed": speed, "loss_memory": loss_memory, "growth": growth, "precision": precision}[args.what](args.rounds)
+        tables = {"speed": speed, "loss_memory": loss_memory, "growth": growth, "startup": startup}
+        {**tables, "precision": precision}[args.what](args.rounds)
 
 
 if __name__ == "__main__":
