@@ -34,7 +34,7 @@ def demo(
     method: Input(type="string", default="lora", enum=["lora", "full"]),
     learning_rate: Input(type="number", default=2e-4),
     num_train_epochs: Input(type="number", default=3),
-    per_device_train_batch_size: Input(type="integer", default=8),
+    per_device_train_batch_size: Input(type="integer", default=4),
     max_length: Input(type="integer", default=2048),
     max_new_tokens: Input(type="integer", default=256),
     generation_batch_size: Input(type="integer", default=16),

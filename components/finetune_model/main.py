@@ -93,7 +93,7 @@ def run(args: Args) -> dict[str, float]:
         trainer.save_whole(args.model, args.base_model, adapter=args.method != "full", merge=args.merge_adapter)
 
     metrics = {
-        "train/loss": result.training_loss,
+        "train/loss": training_report.mean_loss(trainer.state.log_history, result.training_loss),
         "train/num_chats": len(train.rows),
         "train/num_left_out": train.left_out.total() + validation.left_out.total(),
         "train/num_truncated": train.truncated + validation.truncated,
@@ -130,8 +130,9 @@ def check(args: Args) -> None:
 
 
 def identity(args: Args) -> dict[str, object]:
-    """What makes this run the run that its checkpoints belong to: everything but where things stand."""
+    """What makes this run the run that its checkpoints belong to: all but where things stand and what comes after."""
     values = {name: value for name, value in asdict(args).items() if not isinstance(value, Path)}
+    del values["merge_adapter"]
     names = ("base_model", "train_data", "validation_data", "adapter")
     return values | {name: lineage.sha256(path) for name in names if (path := getattr(args, name))}
 

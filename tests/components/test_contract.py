@@ -25,7 +25,7 @@ PORT_WORDS = {
         "base_model",
         "model",
     ),
-    *("eval_items", "predictions", "scores", "comparison", "decision", "report", "manifest"),
+    *("eval_items", "predictions", "scores", "preferences", "comparison", "decision", "report", "manifest"),
 }
 PYTHON_TYPES = {"string": str, "integer": int, "number": float, "boolean": bool}
 
@@ -90,6 +90,7 @@ EXTRA_PORTS = {
     "audit_privacy": ("real_data", "synthetic_data", "held_out_data", "approved_data", "canaries", "ledger", "policy"),
     "import_model": ("model_folder",),
     "finetune_model": ("checkpoints", "adapter"),
+    "align_model": ("checkpoints",),
     "gate_promotion": ("policy",),
     "register_model": ("model_card",),
 }

@@ -137,16 +137,18 @@ def test_two_processes_train_what_one_trains_and_either_goes_on_from_the_other(m
     assert largest_difference(weights(args), found) < 1e-5
 
 
-def test_lora_under_zero3_gives_a_whole_adapter(make_args):
-    lora = {"method": "lora", "merge_adapter": False, "target_modules": "q_proj,v_proj"}
-    one, two = (
-        make_args("lora_one", gradient_accumulation_steps=2, **lora),
-        make_args("lora_two", deepspeed="zero3", **lora),
-    )
+def test_lora_under_zero3_gives_a_whole_adapter_and_a_whole_model(make_args):
+    lora = {"method": "lora", "target_modules": "q_proj,v_proj"}
+    one = make_args("lora_one", gradient_accumulation_steps=2, **lora)
+    two = make_args("lora_two", deepspeed="zero3", merge_adapter=False, **lora)
     run(one, 1)
     run(two, 2)
-    name = "adapter_model.safetensors"
-    assert weights(two, name).keys() == weights(one, name).keys()
-    assert all(tensor.numel() for tensor in weights(two, name).values())
-    assert largest_difference(weights(two, name), weights(one, name)) < 1e-4
+    adapter = weights(two, "adapter_model.safetensors")
+    assert len(adapter) == 3 * 2 * 2  # layers, modules, A and B
+    assert all(tensor.numel() for tensor in adapter.values())
     assert json.loads((two.model / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+
+    shutil.rmtree(two.model)
+    merged = make_args("lora_two", deepspeed="zero3", **lora)
+    assert "goes on from checkpoint-" in run(merged, 2)
+    assert largest_difference(weights(merged), weights(one)) < 1e-4

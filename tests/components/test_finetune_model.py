@@ -306,7 +306,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(main, make_args,
         return loss
 
     monkeypatch.setattr(packed_sft_trainer.PackedSFTTrainer, "training_step", poisoned)
-    with pytest.raises(UserError, match="the norm of the gradient is (nan|inf) at step 3.*checkpoint-2 is kept"):
+    with pytest.raises(UserError, match=r"the norm of the gradient is (nan|inf) at step 3.*checkpoint-2 is kept"):
         main.run(make_args())
 
 
@@ -314,9 +314,7 @@ def test_out_of_memory_says_what_helps(main, make_args, monkeypatch):
     import packed_sft_trainer
     import torch
 
-    monkeypatch.setattr(
-        packed_sft_trainer.PackedSFTTrainer, "compute_loss", lambda *given, **named: torch.empty(2**60)
-    )
+    monkeypatch.setattr(packed_sft_trainer.PackedSFTTrainer, "compute_loss", lambda *given, **named: torch.empty(2**60))
     expected = r"per_device_train_batch_size=4 with gradient_accumulation_steps=2 \(about .* GB instead of .* GB\)"
     with pytest.raises(UserError, match=expected):
         main.run(make_args())
@@ -391,7 +389,9 @@ def test_what_a_run_logs(main, make_args, monkeypatch):
         *("train/loss", "train/grad_norm", "train/learning_rate", "eval/loss", "eval/exact_match"),
         *("perf/tokens_per_second", "perf/model_flops_utilization", "perf/max_memory_bytes"),
     }
-    shares = [values["perf/model_flops_utilization"] for _, values in metrics if "perf/model_flops_utilization" in values]
+    shares = [
+        values["perf/model_flops_utilization"] for _, values in metrics if "perf/model_flops_utilization" in values
+    ]
     assert all(0 < share < 1 for share in shares)
     assert all(isinstance(value, float | int) for _, values in metrics for value in values.values())
 

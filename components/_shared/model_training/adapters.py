@@ -74,7 +74,9 @@ def save(
         if adapter and merge:
             from peft import PeftModel
             from transformers import AutoModelForCausalLM
+            from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+            unset_hf_deepspeed_config()  # under ZeRO-3 it would be loaded in parts, and this process is alone here
             base = AutoModelForCausalLM.from_pretrained(base_model, dtype="auto")
             PeftModel.from_pretrained(base, trained).merge_and_unload().save_pretrained(folder)
         else:

@@ -33,6 +33,12 @@ def write(
         (folder / DATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def mean_loss(history: list[dict[str, Any]], otherwise: float) -> float:
+    """The mean of the training losses that were logged, those before a kill too; ``otherwise`` where there are none."""
+    losses = [row["loss"] for row in history if "loss" in row]
+    return sum(losses) / len(losses) if losses else otherwise
+
+
 def loss_curve(history: list[dict[str, Any]]) -> "Figure":
     """Both losses over the steps, and the learning rate below them."""
     from matplotlib.figure import Figure
