@@ -74,6 +74,7 @@ def demo(
     )
     return {
         "model": cycle.outputs.model,
+        "training_report": cycle.outputs.training_report,
         "report": cycle.outputs.report,
         "privacy_report": audit.outputs.report,
         "decision": cycle.outputs.decision,

@@ -109,6 +109,7 @@ def trainer_config(args: "Args", *, evaluate: bool, checkpoint: Path | None = No
             lora_r=args.lora_r,
         ),
         logging_steps=10,
+        logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,

@@ -101,8 +101,8 @@ def _memory(rows: list[Row]) -> str:
     ]
     method = escape(memory_estimate.__doc__ or "").replace("\n\n", "</p><p>")
     return (
-        html_report.table([*head, "Smallest Azure size"], table)
-        + "<p>In GB, for one row of so many tokens at a time, on one GPU or on each of eight that share the model by "
+        f'<div style="font-size: .8rem">{html_report.table([*head, "Smallest Azure size"], table)}</div>'
+        "<p>In GB, for one row of so many tokens at a time, on one GPU or on each of eight that share the model by "
         "ZeRO-3. A size fits if the sum is at most "
         f"{memory_estimate.USABLE:.0%} of a GPU's memory; one with several GPUs holds the model in parts (ZeRO-3). The "
         "T4 has no bfloat16, so it is reckoned with in fp32.</p>"

@@ -26,7 +26,7 @@ def write(
             "<h2>Result</h2>",
             html_report.table(("metric", "value"), metrics.items()),
             "<h2>Settings</h2>",
-            html_report.table(("setting", "value"), ((name, str(value)) for name, value in parameters.items())),
+            html_report.table(("setting", "value"), [(n, str(v)) for n, v in parameters.items() if v is not None]),
         )
         (folder / PAGE).write_text(page, encoding="utf-8")
         content = {"metrics": dict(metrics), "history": history}
