@@ -1,6 +1,5 @@
 """SFTTrainer over flat rows of whole documents: exact attention and loss, evaluation weighted by tokens."""
 
-import itertools
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from slmkit.errors import UserError
 
 # Models that scale or cap their logits keep TRL's own way, which knows each of them.
 _SCALED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-CHECKED_TOKENS = 32  # of each of two documents
+CHECKED_TOKENS = 64
 
 
 class PackedSFTTrainer(SteadyTrainer, SFTTrainer):
@@ -60,19 +59,17 @@ class PackedSFTTrainer(SteadyTrainer, SFTTrainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         if not self._documents_checked:
-            self._check_documents_apart(model, inputs)
+            self._check_documents_apart(model)
             self._documents_checked = True
         return super().training_step(model, inputs, *args, **kwargs)
 
-    def _check_documents_apart(self, model: torch.nn.Module, inputs: dict[str, Any]) -> None:
-        """Stop where this very model lets one document of a row see another: then its logits change with them."""
-        bounds = inputs["cu_seq_lens_q"].tolist()[:3]
-        rows = [
-            {"input_ids": inputs["input_ids"][0, start : min(end, start + CHECKED_TOKENS)].tolist()}
-            for start, end in itertools.pairwise(bounds)
-        ]
-        if len(rows) < 2:
-            return
+    def _check_documents_apart(self, model: torch.nn.Module) -> None:
+        """Stop where this very model lets one document of a row see another: then its logits change with them.
+
+        Any two pieces of text serve as documents; the same ones in each process, as ZeRO-3 gathers weights together.
+        """
+        ids = self.train_dataset[0]["input_ids"][:CHECKED_TOKENS]
+        rows = [{"input_ids": ids[: len(ids) // 2]}, {"input_ids": ids[len(ids) // 2 :]}]
         model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
             packed, *alone = (

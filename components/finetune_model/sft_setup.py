@@ -98,7 +98,7 @@ def trainer_config(args: "Args", *, evaluate: bool, checkpoint: Path | None = No
         restore_callback_states_from_checkpoint=True,
         # TRL's defaults, bf16 and gradient checkpointing, cost a CPU four fifths of its speed.
         use_cpu=not on_gpu,
-        bf16=loading.use_bf16(args.bf16),
+        bf16=loading.use_bf16(args.bf16, args.base_model),
         activation_checkpointing=loading.use_gradient_checkpointing(
             args.gradient_checkpointing,
             args.base_model,

@@ -1,6 +1,7 @@
 """Training against TRL and a bare loop: tokens a second and CPU-second, memory of the loss, growth, start-up.
 
     python tests/benchmarks/train.py speed            # the same chats, full and LoRA, interleaved rounds
+    ONEDNN_MAX_CPU_ISA=AVX512_CORE python tests/benchmarks/train.py speed   # as on a CPU without AMX
     python tests/benchmarks/train.py loss_memory      # peak memory of the loss at a vocabulary of 200,000
     python tests/benchmarks/train.py growth           # cost against model size, length, vocabulary, chats
     python tests/benchmarks/train.py startup          # process start to first step, and what it consists of
@@ -27,7 +28,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ROOT / "components"
 IGNORED = -100
-SPEED = ("trl_default", "trl_fp32", "trl_packing", "ours", "bare_loop")
+# What is compared: TRL at its defaults (bfloat16, gradient checkpointing, padded batches), with packing too, and packing
+# with both off; ours in either precision; and a loop without any trainer.
+SPEED = {
+    "TRL's defaults": {"trainer": "trl_default"},
+    "TRL, packing=True": {"trainer": "trl_packing_default"},
+    "TRL, packing=True, float32, no checkpointing": {"trainer": "trl_packing"},
+    "ours, float32": {"trainer": "ours"},
+    "ours, bfloat16": {"trainer": "ours", "bf16": True},
+    "bare loop, float32": {"trainer": "bare_loop"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,16 +152,14 @@ def with_trainer(setting: Setting, data: list[dict[str, list[int]]], clock: Cloc
     from trl import SFTConfig, SFTTrainer, pack_dataset
 
     ours = setting.trainer == "ours"
-    packed = ours or setting.trainer == "trl_packing"
+    packed = setting.trainer != "trl_default"
     options: dict[str, Any] = {"max_length": setting.max_length, "per_device_train_batch_size": setting.rows}
     if setting.trainer == "trl_default":
         options["per_device_train_batch_size"] = 8
-    else:
+    if setting.trainer.startswith("trl_packing"):
+        options["packing"] = True
+    if setting.trainer in ("ours", "trl_packing"):
         options |= {"bf16": setting.bf16, "gradient_checkpointing": False}
-    if setting.trainer == "trl_fp32":
-        options |= {"per_device_train_batch_size": 8}
-    if setting.trainer == "trl_packing":
-        options |= {"packing": True}
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
             output_dir=folder,
@@ -250,12 +258,14 @@ def in_process(setting: Setting, part: str = "measure") -> dict[str, float]:
 
 
 def speed(rounds: int) -> None:
+    has_amx = "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8") and "ONEDNN_MAX_CPU_ISA" not in os.environ
+    compared = {name: changes for name, changes in SPEED.items() if has_amx or "bf16" not in changes}
     for method in ("full", "lora"):
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in SPEED}
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in compared}
         for _ in range(rounds):
-            for name in SPEED:
-                found[name].append(in_process(Setting(trainer=name, method=method)))
-        base = statistics.median(row["tokens_per_second"] for row in found["trl_default"])
+            for name, changes in compared.items():
+                found[name].append(in_process(Setting(**changes, method=method)))
+        base = statistics.median(row["tokens_per_second"] for row in found["TRL's defaults"])
         print(f"\n{method}: {rounds} rounds, interleaved; median (lowest to highest)")
         for name, rows in found.items():
             wall = sorted(row["tokens_per_second"] for row in rows)

@@ -9,6 +9,8 @@ from slmkit.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_WIDE_ENOUGH = 256  # hidden size
+
 
 def load_tokenizer(base_model: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder; raises ``UserError`` where there is none or it has no chat template."""
@@ -25,13 +27,21 @@ def load_tokenizer(base_model: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def use_bf16(asked: bool | None) -> bool:
-    """Whether to compute in bfloat16: as asked, else where a GPU has it. A CPU without it is several times slower."""
+def use_bf16(asked: bool | None, base_model: Path) -> bool:
+    """Whether to compute in bfloat16: as asked, else where the hardware gains by it.
+
+    That is a GPU that has it, and a CPU with matrix units for it (AMX) under models that are wide enough; by
+    ``tests/benchmarks/train.py precision`` narrower models and other CPUs lose by it, the latter a factor of ten.
+    """
     import torch
+    from transformers import AutoConfig
 
     if asked is not None:
         return asked
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    hidden_size = AutoConfig.from_pretrained(base_model).get_text_config().hidden_size
+    return torch.cpu._is_amx_tile_supported() and hidden_size >= _WIDE_ENOUGH
 
 
 def use_gradient_checkpointing(asked: bool | None, base_model: Path, **settings: Any) -> bool:
