@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = ROOT / "components"
 IGNORED = -100
-# What is compared: TRL at its defaults (bfloat16, gradient checkpointing, padded batches), with packing too, and packing
+# TRL at its defaults (bfloat16, gradient checkpointing, padded batches), with packing too, and packing
 # with both off; ours in either precision; and a loop without any trainer.
 SPEED = {
     "TRL's defaults": {"trainer": "trl_default"},

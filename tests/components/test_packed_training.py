@@ -71,6 +71,7 @@ def test_loss_and_gradients_of_a_packed_row_are_those_of_its_documents(attention
 
 
 def test_a_document_longer_than_the_sliding_window_sees_the_window():
+    import document_attention
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
@@ -86,7 +87,7 @@ def test_a_document_longer_than_the_sliding_window_sees_the_window():
     model = MistralForCausalLM(config).eval()
     batch = collate(rows([20, 5, 8]))
     states = {}
-    for attention in ("eager", "document_sdpa"):
+    for attention in ("eager", document_attention.NAME):
         model.set_attn_implementation(attention)
         with torch.no_grad():
             inputs = {name: value for name, value in batch.items() if name != "labels"}
