@@ -22,8 +22,8 @@ def base_model(tmp_path):
     [
         (True, True, False, 64, True),
         (True, False, True, 4096, False),  # a T4 emulates it
-        (False, False, True, 256, True),
-        (False, False, True, 128, False),
+        (False, False, True, 512, True),
+        (False, False, True, 256, False),
         (False, False, False, 4096, False),
     ],
 )

@@ -9,7 +9,7 @@ from slmkit.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_WIDE_ENOUGH = 256  # hidden size
+_WIDE_ENOUGH = 512  # hidden size
 
 
 def load_tokenizer(base_model: Path) -> "PreTrainedTokenizerBase":
