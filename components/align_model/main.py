@@ -90,7 +90,7 @@ def run(args: Args) -> dict[str, float]:
 
     before = next((row for row in trainer.state.log_history if "eval_preference_margin" in row), {})
     metrics = {
-        "train/loss": training_report.mean_loss(trainer.state.log_history, result.training_loss),
+        "train/loss": training_report.last_loss(trainer.state.log_history, result.training_loss),
         "train/num_pairs": len(train.rows),
         "train/num_left_out": train.left_out.total() + validation.left_out.total(),
         "train/num_steps": trainer.state.global_step,

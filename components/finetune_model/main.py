@@ -93,7 +93,7 @@ def run(args: Args) -> dict[str, float]:
         trainer.save_whole(args.model, args.base_model, adapter=args.method != "full", merge=args.merge_adapter)
 
     metrics = {
-        "train/loss": training_report.mean_loss(trainer.state.log_history, result.training_loss),
+        "train/loss": training_report.last_loss(trainer.state.log_history, result.training_loss),
         "train/num_chats": len(train.rows),
         "train/num_left_out": train.left_out.total() + validation.left_out.total(),
         "train/num_truncated": train.truncated + validation.truncated,

@@ -33,10 +33,9 @@ def write(
         (folder / DATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def mean_loss(history: list[dict[str, Any]], otherwise: float) -> float:
-    """The mean of the training losses that were logged, those before a kill too; ``otherwise`` where there are none."""
-    losses = [row["loss"] for row in history if "loss" in row]
-    return sum(losses) / len(losses) if losses else otherwise
+def last_loss(history: list[dict[str, Any]], otherwise: float) -> float:
+    """The training loss that was logged last; ``otherwise`` where there is none."""
+    return next((row["loss"] for row in reversed(history) if "loss" in row), otherwise)
 
 
 def loss_curve(history: list[dict[str, Any]]) -> "Figure":
