@@ -24,6 +24,8 @@ def prepare(folder: Path, identity: dict[str, Any]) -> Path | None:
     stands beside its checkpoints. Every process finds the same one; only the first removes what is of no use.
     """
     first = os.environ.get("RANK", "0") == "0"
+    # 8 and 8.0 are one number, whether it came from a command line or not.
+    identity = {name: float(value) if type(value) is int else value for name, value in identity.items()}
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / _IDENTITY
     same_run = kept.is_file() and kept.read_text(encoding="utf-8") == _text(identity)
