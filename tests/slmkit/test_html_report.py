@@ -25,3 +25,11 @@ def test_a_chart_is_inline_and_the_same_each_time():
         return html_report.chart(figure, 'a "line"')
 
     assert draw().startswith('<p><img alt="a &quot;line&quot;" src="data:image/svg+xml;base64,')
+
+
+def test_a_small_number_is_not_shown_as_nothing():
+    shown = html_report.table(["loss"], [[0.0], [0.00004321], [-0.0004], [0.0005], [1.5]])
+    assert [cell.split("<")[0] for cell in shown.split('<td class="number">')[1:]] == [
+        *("0", "4.3e-05", "-0.0004"),
+        *("0.001", "1.5"),
+    ]

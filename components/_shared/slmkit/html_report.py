@@ -41,7 +41,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _cell(tag: str, content: object) -> str:
-    if isinstance(content, float):
+    if isinstance(content, float) and 0 < abs(content) < 0.0005:  # which is small, and not nothing
+        text = f"{content:.2g}"
+    elif isinstance(content, float):
         text = f"{content:,.3f}".rstrip("0").rstrip(".")
     else:
         text = f"{content:,}" if isinstance(content, int) else str(content)
