@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import coverage_charts
-from document_chunks import Chunk
+from slmkit.document_chunks import Chunk
 from seed_chats import SeedChats
 from source_coverage import SourceCoverage
 

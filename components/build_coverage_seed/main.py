@@ -8,8 +8,8 @@ from pathlib import Path
 
 import coverage_report
 import extractive_teacher
-from document_chunks import Chunk, chunks_of
-from embedding_endpoint import EmbeddingEndpoint
+from slmkit.document_chunks import Chunk, chunks_of
+from slmkit.embedding_endpoint import EmbeddingEndpoint
 from seed_chats import QUESTION_TYPES, Refuse, SeedChats, refused
 from source_coverage import SourceCoverage
 from teacher_passes import LANGUAGES, Budget, TeacherPasses, spread

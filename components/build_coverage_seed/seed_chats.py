@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from document_chunks import Chunk
+from slmkit.document_chunks import Chunk
 from pair_checks import reason_to_refuse
 from pydantic import BaseModel, ConfigDict, Field
 from same_questions import same_fact

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from document_chunks import Chunk
+from slmkit.document_chunks import Chunk
 
 from slmkit import textstats
 from slmkit.text_embedding import embed, unit_rows

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
-from document_chunks import Chunk
+from slmkit.document_chunks import Chunk
 from seed_chats import Pair, Pairs, SeedChats
 
 from slmkit.answers import Answer

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPONENT = ROOT / "components" / "build_coverage_seed"
 sys.path[:0] = [str(COMPONENT), str(ROOT / "components" / "_shared")]
 
-from document_chunks import Chunk, chunks_of  # noqa: E402
+from slmkit.document_chunks import Chunk, chunks_of  # noqa: E402
 from source_coverage import SourceCoverage  # noqa: E402
 
 from slmkit import records, textstats  # noqa: E402

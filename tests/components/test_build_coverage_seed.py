@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from slmkit import records
+from slmkit import document_chunks, records
 from slmkit.errors import UserError
 from tests.chat_endpoint import completion
 
@@ -213,7 +213,7 @@ def test_another_prompt_is_refused(module):
 
 
 def test_chunks_end_where_something_ends(module):
-    chunks = module("document_chunks")
+    chunks = document_chunks
     text = "First paragraph. It is short.\n\nSecond one. " + "Word " * 30 + "end.\n\n" + "x" * 130
     cut = chunks.cut(text, 100)
     assert cut[0] == "First paragraph. It is short.\n\nSecond one."

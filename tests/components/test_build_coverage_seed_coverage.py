@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from slmkit import records
+from slmkit import document_chunks, embedding_endpoint, records
 from slmkit.errors import UserError
 from tests.chat_endpoint import completion
 
@@ -26,7 +26,7 @@ def module(load_main):
 def chunks_of(module):
     def chunks(*texts, **fields):
         documents = [{"id": f"d{i}", "text": text, **fields} for i, text in enumerate(texts)]
-        return [chunk for document in documents for chunk in module("document_chunks").chunks_of(document, 1200)]
+        return [chunk for document in documents for chunk in document_chunks.chunks_of(document, 1200)]
 
     return chunks
 
@@ -110,7 +110,7 @@ def test_it_rises_with_what_is_asked_and_is_nothing_for_another_corpus(module, r
             text = "\n".join(f"{key}: {value}" for key, value in row.items() if value)
             title = next(iter(row.values()))
             document = {"id": f"{language}{i}", "text": text, "title": title, "media_type": "text/csv"}
-            (chunk,) = module("document_chunks").chunks_of(document, 1200)
+            (chunk,) = document_chunks.chunks_of(document, 1200)
             pairs = module("extractive_teacher").pairs_from(title, text, language, 4, ["short", "long"], 0)
             chunks.append(chunk)
             seeds.append([f"{pair['question']} {pair['answer']}" for pair in pairs])
@@ -331,7 +331,7 @@ def test_topics_are_the_headings_of_a_document(chunks_of):
 
 
 def embed_by(module, endpoint, texts, **settings):
-    embedding = module("embedding_endpoint").EmbeddingEndpoint(endpoint.url, "e", backoff_seconds=0.01, **settings)
+    embedding = embedding_endpoint.EmbeddingEndpoint(endpoint.url, "e", backoff_seconds=0.01, **settings)
     return asyncio.run(embedding(texts))
 
 
