@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from localml import models
 from localml.errors import RunError
 
 _SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
@@ -12,10 +13,11 @@ _SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
 
 class Assets:
     """Resolves the ``path`` of an input. ``registry`` is a YAML file of ``reference: local path`` lines, where a
-    reference may be the beginning of a longer one (a datastore, a registry)."""
+    reference may be the beginning of a longer one (a datastore, a registry); ``mlflow_store`` has the models that were
+    registered on this machine."""
 
-    def __init__(self, job_folder: Path, registry: Path) -> None:
-        self._job_folder = job_folder
+    def __init__(self, job_folder: Path, registry: Path, mlflow_store: Path) -> None:
+        self._job_folder, self._mlflow_store = job_folder, mlflow_store
         self._registry = registry
         self._known: dict[str, str] = {}
         if registry.is_file():
@@ -46,6 +48,8 @@ class Assets:
             rest = reference.removeprefix(known)
             if reference.startswith(known) and (not rest or known.endswith("/") or rest.startswith("/")):
                 return self._registry.parent / Path(self._known[known]).expanduser() / rest.strip("/")
+        if folder := models.folder_of(self._mlflow_store, reference):
+            return folder
         raise RunError(
             f"{where}: {reference} is not on this machine; add '{reference}: <local path>' to {self._registry}"
         )

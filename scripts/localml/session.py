@@ -90,7 +90,7 @@ def make_runner(job: Any, options: Options, name: str, tracker: Tracker | None) 
     execution = Execution(
         name,
         root,
-        Assets(options.folder, options.assets or root / "assets.yml"),
+        Assets(options.folder, options.assets or root / "assets.yml", root / "mlflow.db"),
         Environments(root, options.environment),
         tracker,
         Progress(list(steps.steps), stream=options.stream),

@@ -88,6 +88,7 @@ EXTRA_PORTS = {
     "synthesize_chats": ("taxonomy",),
     "synthesize_private_texts": ("previous_ledger", "public_topics", "ledger"),
     "audit_privacy": ("real_data", "synthetic_data", "held_out_data", "approved_data", "canaries", "ledger", "policy"),
+    "combine_records": (*(f"records_{i}" for i in range(1, 9)), "combined_records"),
     "import_model": ("model_folder",),
     "finetune_model": ("checkpoints", "adapter"),
     "align_model": ("checkpoints",),
