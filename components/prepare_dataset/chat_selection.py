@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chat_texts import asked_and_answered, normalize, questions
+from chat_texts import asked_and_answered, questions
 from decontamination import GuardedData
 from near_duplicates import NearDuplicates
 from quality_rules import RULES, broken_rule
 from split_groups import Groups, group_keys
 
 from slmkit import records, textstats
+from slmkit.ngrams import normalize
 
 _NUM_EXAMPLES = 5
 _EXAMPLE_CHARACTERS = 500

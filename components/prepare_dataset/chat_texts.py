@@ -3,10 +3,7 @@
 import unicodedata
 from typing import Any
 
-
-def normalize(text: str) -> str:
-    """What two texts have in common that differ in width, letter case or white space only."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+from slmkit.ngrams import normalize
 
 
 def normalized_lines(text: str) -> list[str]:

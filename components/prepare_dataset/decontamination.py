@@ -1,19 +1,18 @@
 """Keep guarded evaluation data out of training data: whole questions, and n-grams of questions and references."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from chat_texts import normalize, normalized_lines, questions
+from chat_texts import normalized_lines, questions
 
 from slmkit import records
 from slmkit.errors import UserError
+from slmkit.ngrams import CHARACTER, WORD, among, ngram_hashes, normalize, unit_of
 
 _MAX_NUM_ITEMS = 10  # that may share an n-gram before it counts as a form of words
-_BASE = 0x9E3779B97F4A7C15
-_EAST_ASIAN = re.compile(r"[぀-ヿ㐀-鿿豈-﫿가-힣ᄀ-ᇿㄱ-ㆎ]")
 
 
 class Units(NamedTuple):
@@ -26,25 +25,12 @@ class Units(NamedTuple):
 
 # 13 words, and 8 for what is shorter, as for GPT-3 (Brown et al. 2020, appendix C). 13 English words are some 60
 # letters; Japanese and Korean say the same in a third of the characters, and have no reliable words to count.
-WORDS = Units(re.compile(r"\w+"), 13, 8)
-CHARACTERS = Units(re.compile(r"[^\W_]"), 20, 12)
+WORDS = Units(WORD, 13, 8)
+CHARACTERS = Units(CHARACTER, 20, 12)
 
 
 def units_of(text: str) -> Units:
-    return CHARACTERS if len(_EAST_ASIAN.findall(text)) * 4 > len(text) else WORDS
-
-
-def ngram_hashes(units: Sequence[str], size: int) -> np.ndarray:
-    """A 64-bit hash of each run of `size` units."""
-    if len(units) < size:
-        return np.empty(0, dtype=np.uint64)
-    hashes = np.fromiter(map(hash, units), dtype=np.int64, count=len(units)).astype(np.uint64)
-    num = len(units) - size + 1
-    found = np.zeros(num, dtype=np.uint64)
-    for place in range(size):
-        found *= np.uint64(_BASE)
-        found += hashes[place : place + num]
-    return found
+    return CHARACTERS if unit_of(text) is CHARACTER else WORDS
 
 
 class GuardedData:
@@ -95,7 +81,7 @@ class GuardedData:
             text = normalize(message["content"])
             units_found = {units: units.pattern.findall(text) for units in {units for units, _ in self._ngrams}}
             for (units, size), guarded in self._ngrams.items():
-                hit = np.flatnonzero(_among(ngram_hashes(units_found[units], size), guarded))
+                hit = np.flatnonzero(among(ngram_hashes(units_found[units], size), guarded))
                 if len(hit):
                     joiner = " " if units is WORDS else ""
                     return joiner.join(units_found[units][hit[0] : hit[0] + size])
@@ -128,10 +114,3 @@ def _of_few_items(parts: Iterable[np.ndarray]) -> np.ndarray:
     """The sorted hashes that stand in few of the items."""
     hashes, num_items = np.unique(np.concatenate(parts), return_counts=True)
     return hashes[num_items <= _MAX_NUM_ITEMS]
-
-
-def _among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
-    places = np.searchsorted(sorted_hashes, hashes)
-    inside = places < len(sorted_hashes)
-    inside[inside] = sorted_hashes[places[inside]] == hashes[inside]
-    return inside

@@ -203,6 +203,7 @@ def as_eval_item(chat: dict[str, Any], group: str, split_by: str) -> dict[str, A
         "id": chat["id"],
         "messages": chat["messages"][: last(roles[:answer], "user") + 1],
         "references": [chat["messages"][answer]["content"]],
+        "source_ids": chat["source_ids"],
         "slices": {
             "language": chat["language"],
             "question_type": question_type(chat),

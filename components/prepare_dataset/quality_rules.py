@@ -5,10 +5,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from chat_texts import normalize, normalized_lines
+from chat_texts import normalized_lines
 
 from slmkit import textstats
 from slmkit.errors import UserError
+from slmkit.ngrams import normalize
 
 _MAX_CHARACTERS = 1_000_000
 _LONG_ANSWER_BYTES = 400

@@ -301,7 +301,9 @@ def test_the_chats_go_through_as_they_are_and_eval_items_ask_what_they_answer(pr
     assert talk["messages"] == given[talk["id"]]["messages"][:4]
     assert talk["references"] == [f"{number}時です。"]
     assert talk["slices"] == {"language": "ja", "question_type": "conversation", "held_out": "questions"}
+    assert talk["source_ids"] == []
     short = next(item for name, item in items.items() if name.startswith("ja-"))
+    assert short["source_ids"] == given[short["id"]]["source_ids"] != []
     assert short["slices"] == {"language": "ja", "question_type": "short", "held_out": "documents"}
     assert all(item["messages"][-1]["role"] == "user" for item in items.values())
     assert len({item["cluster"] for item in items.values()}) == len(items)  # here each chat is a group of its own

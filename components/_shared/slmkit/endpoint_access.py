@@ -22,8 +22,8 @@ class Credential(Protocol):
 class AzureSignIn:
     """A bearer token from ``credential`` (else ``DefaultAzureCredential``), renewed before it expires."""
 
-    def __init__(self, base_url: str, credential: Credential | None) -> None:
-        self._base_url = base_url
+    def __init__(self, base_url: str, credential: Credential | None, scope: str = AZURE_SCOPE) -> None:
+        self._base_url, self._scope = base_url, scope
         self._credential = credential
         self._token: Any = None
         self._lock = asyncio.Lock()
@@ -40,7 +40,7 @@ class AzureSignIn:
 
         self._credential = self._credential or DefaultAzureCredential()
         try:
-            return self._credential.get_token(AZURE_SCOPE)
+            return self._credential.get_token(self._scope)
         except AzureError as error:
             raise UserError(
                 f"no Azure sign-in for {self._base_url} ({type(error).__name__}): run `az login`, or give the compute "
@@ -71,11 +71,13 @@ def on_this_machine(url: httpx.URL) -> bool:
     return url.host in ("127.0.0.1", "localhost", "::1")
 
 
-def sign_in(base_url: str, auth: str, credential: Credential | None) -> AzureSignIn | None:
+def sign_in(
+    base_url: str, auth: str, credential: Credential | None = None, *, scope: str = AZURE_SCOPE
+) -> AzureSignIn | None:
     """What signs requests in: nothing for ``none``; for ``azure`` an identity, whose token goes over https only."""
     if auth != "azure":
         return None
     url = httpx.URL(base_url)
     if url.scheme != "https" and not on_this_machine(url):
         raise UserError(f"{base_url}: a sign-in is sent over https only; correct the URL or set auth to none")
-    return AzureSignIn(base_url, credential)
+    return AzureSignIn(base_url, credential, scope)
