@@ -134,15 +134,24 @@ def _build(path: Path, preset: Preset) -> Any:
     try:
         given = {name: Input(**value) if isinstance(value, dict) else value for name, value in preset.inputs.items()}
         return function(**given)
+    except ValidationError as error:  # of the lists of candidates and benchmarks
+        raise RunError(f"{path}: inputs: {error.title}: {_complaint(error)}") from error
     except (MlException, TypeError) as error:
         raise RunError(f"{path}: inputs: {' '.join(str(error).split())}") from error
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"{key}: {what}" if key else f"{what} (found {first['input']})"
 
 
 def _unbind(jobs: dict[str, Any], absent: set[str]) -> None:
     """Leave out what is bound to an optional input that the job does not have: Azure ML has nothing to put there."""
     bindings = {f"${{{{parent.inputs.{name}}}}}" for name in absent}
     for node in jobs.values():
-        node["inputs"] = {port: value for port, value in node["inputs"].items() if value not in bindings}
+        node["inputs"] = {port: value for port, value in node["inputs"].items() if str(value) not in bindings}
 
 
 def _plain(value: Any, components: dict[Path, str]) -> Any:

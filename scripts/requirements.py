@@ -9,11 +9,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"privacy"}  # gigabytes of language models that only one choice of one input needs
 GPU_ONLY = ("bitsandbytes", "liger-kernel")  # of no use on a laptop; hundreds of megabytes, seconds at each import
 TOOLS = ("hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
+SERVER = ("openai",)  # what `transformers serve` reads requests with: the endpoint to try things with
 
 
 def main() -> None:
     """One requirement a line; an environment's pin wins over a tool without one."""
-    pins: set[str] = set(TOOLS)
+    pins: set[str] = {*TOOLS, *SERVER}
     for conda_file in sorted((ROOT / "environments").glob("*/conda.yml")):
         if conda_file.parent.name in LEFT_OUT:
             continue

@@ -92,6 +92,8 @@ EXTRA_PORTS = {
     "import_model": ("model_folder",),
     "finetune_model": ("checkpoints", "adapter"),
     "align_model": ("checkpoints",),
+    "score_answers": ("patterns",),
+    "retrieve_context": ("context_prompt",),
     "gate_promotion": ("policy",),
     "register_model": ("model_card",),
 }
@@ -148,7 +150,7 @@ def test_snapshot_and_environment(folder):
     assert spec["additional_includes"][0] == "../_shared/slmkit"
     imported = {
         package
-        for package in ("slmkit", "pii_detection", "model_training")
+        for package in ("slmkit", "pii_detection", "model_training", "model_inference")
         if any(re.search(rf"^\s*(from|import) {package}\b", p.read_text("utf-8"), re.M) for p in folder.glob("*.py"))
     }
     assert set(spec["additional_includes"]) == {f"../_shared/{package}" for package in imported}
