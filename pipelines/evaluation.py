@@ -41,37 +41,36 @@ class Candidate(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """Questions and how they are scored: `generate` by score_answers, or a method of score_multiple_choice.
+    """Questions, and how they are asked: open ones, or with choices by a method of score_multiple_choice.
 
-    `kind` is a format that prepare_benchmark knows, or `eval_items` for the pipeline's own ones.
+    `name` is what the items call their benchmark: a format of prepare_benchmark, or the name that `columns` gives.
+    With `eval_items: true` they are the pipeline's own questions.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    kind: str
     metric: str
-    method: Literal["generate", "letter", "text", "text_per_byte", "text_per_token", "generate_choice"] = "generate"
+    method: Literal["open", "letter", "text", "text_per_byte", "text_per_token", "generate"] = "open"
+    eval_items: bool = False
     files: str | None = None
     fewshot_files: str | None = None
+    columns: str | None = None
     num_fewshot: int = 0
     max_num_items: int | None = None
-    columns: str | None = None
     answer_pattern: str | None = None
     max_new_tokens: int = 256
 
     def prepared(self, benchmark_data: Any, seed: Any) -> Any:
         """The eval items of this benchmark."""
-        given = {"files": self.files, "fewshot_files": self.fewshot_files, "columns": self.columns}
-        given |= {"max_num_items": self.max_num_items}
+        optional = ("files", "fewshot_files", "columns", "max_num_items")
         step = prepare_benchmark(
             raw_data=benchmark_data,
-            benchmark=self.kind,
-            benchmark_name=self.name,
+            benchmark="columns" if self.columns else self.name,
             answer_style="text" if self.method.startswith("text") else "letter",
             num_fewshot=self.num_fewshot,
             seed=seed,
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name in optional if (value := getattr(self, name)) is not None},
         )
         step.name = f"{_node(self.name)}_items"
         return step.outputs.eval_items
@@ -80,9 +79,8 @@ class Benchmark(BaseModel):
         """Ask the candidate and score it; the step that has the scores, and the one that has the predictions."""
         place = f"{_node(candidate.name)}_{_node(self.name)}"
         asked = source | {"eval_items": eval_items, "candidate": candidate.name, "batch_size": batch_size}
-        if self.method != "generate":
-            method = "generate" if self.method == "generate_choice" else self.method
-            step = score_multiple_choice(method=method, **asked)
+        if self.method != "open":
+            step = score_multiple_choice(method=self.method, **asked)
             step.name = f"{place}_scores"
             return step.outputs.scores, step.outputs.predictions
         answers = generate_answers(max_new_tokens=self.max_new_tokens, **asked)
@@ -102,6 +100,7 @@ def measure(
     eval_items: Any = None,
     benchmark_data: Any = None,
     raw_data: Any = None,
+    context_prompt: Any = None,
     top_k: Any = None,
     endpoint: Any = None,
     endpoint_model: Any = None,
@@ -115,8 +114,9 @@ def measure(
     """
     candidates = [Candidate.model_validate(candidate) for candidate in candidates]
     benchmarks = [Benchmark.model_validate(benchmark) for benchmark in benchmarks]
-    items = {b.name: eval_items if b.kind == "eval_items" else b.prepared(benchmark_data, seed) for b in benchmarks}
-    augmented = _with_context(items, raw_data, top_k) if any(c.retrieval for c in candidates) else {}
+    items = {b.name: eval_items if b.eval_items else b.prepared(benchmark_data, seed) for b in benchmarks}
+    retrieval = {"context_prompt": context_prompt, "top_k": top_k}
+    augmented = _with_context(items, raw_data, retrieval) if any(c.retrieval for c in candidates) else {}
     sources = _sources(candidates, {"endpoint": endpoint, "endpoint_model": endpoint_model, "auth": auth})
     scores, predictions = {}, {}
     for candidate in candidates:
@@ -130,11 +130,18 @@ def measure(
         eval_items=_combined(list(items.values()), "eval_items"),
         baseline_predictions=_combined(predictions[baseline], "baseline_predictions"),
         candidate_predictions=_combined([file for name in others for file in predictions[name]], "predictions"),
-        metric="{" + ", ".join(f"{b.name}: {b.metric}" for b in benchmarks) + "}",
+        metric=_metrics(benchmarks),
         seed=seed,
     )
     comparison.name = "comparison"
     return comparison
+
+
+def _metrics(benchmarks: list[Benchmark]) -> str:
+    """As compare_candidates takes it: one metric, or one by benchmark."""
+    if len(benchmarks) == 1:
+        return benchmarks[0].metric
+    return "{" + ", ".join(f"{benchmark.name}: {benchmark.metric}" for benchmark in benchmarks) + "}"
 
 
 def _sources(candidates: list[Candidate], endpoint: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -156,13 +163,13 @@ def _sources(candidates: list[Candidate], endpoint: dict[str, Any]) -> dict[str,
     return sources
 
 
-def _with_context(items: dict[str, Any], raw_data: Any, top_k: Any) -> dict[str, Any]:
+def _with_context(items: dict[str, Any], raw_data: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """The items with what the documents say about them."""
     collection = collect_documents(raw_data=raw_data)
     collection.name = "collection"
     augmented = {}
     for name, eval_items in items.items():
-        retrieval = retrieve_context(documents=collection.outputs.documents, eval_items=eval_items, top_k=top_k)
+        retrieval = retrieve_context(documents=collection.outputs.documents, eval_items=eval_items, **settings)
         retrieval.name = f"{_node(name)}_retrieval"
         augmented[name] = retrieval.outputs.augmented_eval_items
     return augmented

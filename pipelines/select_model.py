@@ -18,6 +18,9 @@ def select_model(
     eval_items: Input(type="uri_file", optional=True, description="Your own questions with references, JSONL."),
     benchmark_data: Input(type="uri_folder", optional=True, description="The folder with the benchmarks' files."),
     raw_data: Input(type="uri_folder", optional=True, description="Documents for the candidates with retrieval."),
+    context_prompt: Input(
+        type="uri_file", optional=True, description="How they see documents; retrieve_context's own."
+    ),
     top_k: Input(type="integer", default=3, description="Chunks of documents that a question gets."),
     endpoint: Input(type="string", optional=True, description="Base URL of an OpenAI-compatible endpoint."),
     endpoint_model: Input(type="string", optional=True, description="Model or deployment at the endpoint."),
@@ -32,6 +35,7 @@ def select_model(
         eval_items=eval_items,
         benchmark_data=benchmark_data,
         raw_data=raw_data,
+        context_prompt=context_prompt,
         top_k=top_k,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
