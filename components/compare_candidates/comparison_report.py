@@ -1,13 +1,18 @@
 """The comparison as one self-contained page of HTML: a headline, charts, slices, examples, and how it was measured."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import report_charts
 from candidate_scores import Candidate
+from markupsafe import Markup
+from report_charts import Units, decimals_for, percent
+from report_examples import examples
 
-MAX_EXAMPLES = {"won": 6, "lost": 6, "neither": 3}
 MAX_CHARACTERS = 1500
+MAX_NAME = 26
 
 
 def render(comparison: dict[str, Any], items: dict[str, dict], candidates: list[Candidate]) -> str:
@@ -18,126 +23,151 @@ def render(comparison: dict[str, Any], items: dict[str, dict], candidates: list[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "span": span, "shorten": shorten}
-    environment.globals["points"] = points
+    metric = metric_name(comparison)
+    pair = shown_pair(comparison)
+    several = len(comparison["comparisons"]) > 1
+    shows = units(comparison)
+    show = shows[metric]
+    environment.filters |= {
+        "percent": percent,
+        "p_value": p_value,
+        "shorten": functools.partial(cut, most=MAX_CHARACTERS),
+        "cut": functools.partial(cut, most=MAX_NAME),
+        "value": lambda value, units=show: units.value(value),
+        "difference": lambda interval, units=show: units.difference(interval["difference"]),
+        "span": lambda interval, units=show: units.span(interval),
+        "shade": lambda interval, units=show: shade(interval, units),
+        "smallest_effect": smallest_effect,
+    }
+    whole = whole_part(comparison)
+    ranking = sorted(comparison["candidates"], key=lambda one: -one["metrics"][metric]["mean"]) if several else None
+    scale = report_charts.score_scale([one["metrics"][metric] for one in comparison["candidates"]], show)
+    environment.globals |= {
+        "comparison": comparison,
+        "metric": metric,
+        "pair": pair,
+        "show": show,
+        "shows": shows,
+        "scale": scale,
+        "level": percent(comparison["confidence_level"]).replace(".0", ""),
+        "alpha": 1 - comparison["confidence_level"],
+        "ranking": ranking,
+    }
+    slices = [found for part in comparison["slices"] for found in part["differences"].values()]
     return environment.get_template("report.html.j2").render(
-        comparison=comparison,
-        pair=comparison["comparisons"][0],
-        headline=headline(comparison),
-        meaning=meaning(comparison),
-        axis=Axis(comparison),
-        examples=examples(comparison, items, candidates),
+        title=f"{len(ranking)} candidates" if several else f"{pair['candidate']} against {pair['baseline']}",
+        headline=comparison["recommendation"]["reason"] if several else headlines(comparison)[0],
+        meaning=counted(comparison) if several else meaning(comparison, pair),
+        whole=whole,
+        axis=report_charts.difference_scale([*whole["differences"].values(), *slices]),
+        axes=axes(comparison),
+        ticks=scale.ticks(show),
+        chart=report_charts.quality_chart(ranking, metric, show) if several else None,
+        one_in=round(1 / (1 - comparison["confidence_level"])),
+        examples=examples(comparison, items, candidates, pair, shows),
     )
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+def metric_name(comparison: dict[str, Any]) -> str:
+    return comparison["metric"] if isinstance(comparison["metric"], str) else "score"
 
 
-def points(share: float) -> str:
-    """A difference in percentage points, with a sign that is a minus and no hyphen."""
-    return (
-        f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}").replace("\N{MINUS SIGN}0.0", "0.0").replace("+0.0", "0.0")
+def units(comparison: dict[str, Any]) -> dict[str, Units]:
+    """How the numbers of each metric are written."""
+    names = [*comparison["candidates"][0]["metrics"], *(part["metric"] for part in comparison["benchmarks"])]
+    scores = {
+        name: [one["metrics"][name] for one in comparison["candidates"] if name in one["metrics"]] for name in names
+    }
+    for part in comparison["benchmarks"]:
+        scores[part["metric"]] += part["means"].values()
+    return {name: Units(name in comparison["share_metrics"], decimals_for(scores[name])) for name in names}
+
+
+def shown_pair(comparison: dict[str, Any]) -> dict[str, Any]:
+    """The pair that examples are shown of: the recommended candidate, or else the best, against the baseline."""
+    taken = (comparison["recommendation"] or {}).get("candidate")
+    by_difference = sorted(
+        comparison["comparisons"], key=lambda pair: -pair["metrics"][metric_name(comparison)]["difference"]
     )
+    return next((pair for pair in by_difference if pair["candidate"] == taken), by_difference[0])
 
 
-def span(interval: dict[str, float | None], show=percent) -> str:
-    if interval["low"] is None:
-        return "no interval"
-    low, high = show(interval["low"]).removesuffix("\N{NO-BREAK SPACE}%"), show(interval["high"])
-    return f"{low} to {high}"
+def whole_part(comparison: dict[str, Any]) -> dict[str, Any]:
+    """All questions in the form of a slice."""
+    metric = metric_name(comparison)
+    return {
+        "num_items": comparison["num_items"],
+        "means": {one["name"]: one["metrics"][metric] for one in comparison["candidates"]},
+        "differences": {pair["candidate"]: pair["metrics"][metric] for pair in comparison["comparisons"]},
+    }
 
 
-def shorten(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"
+def axes(comparison: dict[str, Any]) -> dict[str, report_charts.Scale]:
+    """One axis of differences a metric, so that benchmarks stand to scale."""
+    by_metric: dict[str, list[dict]] = {}
+    for part in comparison["benchmarks"]:
+        by_metric.setdefault(part["metric"], []).extend(part["differences"].values())
+    return {metric: report_charts.difference_scale(found) for metric, found in by_metric.items()}
 
 
-def headline(comparison: dict[str, Any]) -> str:
-    """The result in one sentence, for the log and on top of the page."""
-    pair, metric = comparison["comparisons"][0], comparison["metric"]
-    means = {candidate["name"]: candidate["metrics"][metric]["mean"] for candidate in comparison["candidates"]}
-    difference = pair["metrics"][metric]
+def headlines(comparison: dict[str, Any]) -> list[str]:
+    """The result of each candidate in one sentence, for the log and on top of the page."""
+    metric = metric_name(comparison)
+    show = units(comparison)[metric]
+    means = {one["name"]: show.value(one["metrics"][metric]["mean"]) for one in comparison["candidates"]}
     questions = f"{comparison['num_items']:,} {'held-out ' if comparison['held_out']['num_items'] else ''}questions"
-    ours, theirs = percent(means[pair["candidate"]]), percent(means[pair["baseline"]])
-    result = (
-        f"{pair['candidate']} answers {ours} of {questions} exactly, {pair['baseline']} {theirs}"
-        if metric == "exact_match"
-        else f"{pair['candidate']} scores {ours} in {metric} on {questions}, {pair['baseline']} {theirs}"
-    )
-    return (
-        f"{result}: {points(difference['difference'])} points "
-        f"({percent(comparison['confidence_level']).replace('.0', '')} interval {span(difference, points)})."
-    )
+    level = percent(comparison["confidence_level"]).replace(".0", "")
+    said = []
+    for pair in comparison["comparisons"]:
+        ours, theirs, found = pair["candidate"], pair["baseline"], pair["metrics"][metric]
+        result = (
+            f"{ours} answers {means[ours]} of {questions} exactly, {theirs} {means[theirs]}"
+            if metric == "exact_match"
+            else f"{ours} scores {means[ours]} in {metric} on {questions}, {theirs} {means[theirs]}"
+        )
+        points = " points" if show.share else ""
+        said.append(f"{result}: {show.difference(found['difference'])}{points} ({level} interval {show.span(found)}).")
+    return said
 
 
-def meaning(comparison: dict[str, Any]) -> str:
-    pair = comparison["comparisons"][0]
-    difference = pair["metrics"][comparison["metric"]]
-    if difference["low"] > 0:
+def meaning(comparison: dict[str, Any], pair: dict[str, Any]) -> str:
+    found = pair["metrics"][metric_name(comparison)]
+    if found["low"] > 0:
         return f"The whole interval lies above zero: {pair['candidate']} is better by more than chance explains."
-    if difference["high"] < 0:
+    if found["high"] < 0:
         return f"The whole interval lies below zero: {pair['candidate']} is worse by more than chance explains."
     return "The interval includes zero: these questions do not tell which of the two is better."
 
 
-class Axis:
-    """Where a difference stands on the common axis of the charts, in percent of their width."""
-
-    def __init__(self, comparison: dict[str, Any]):
-        intervals = [pair["metrics"][comparison["metric"]] for pair in comparison["comparisons"]]
-        intervals += [difference for part in comparison["slices"] for difference in part["differences"].values()]
-        ends = [0.0, *(i[end] for i in intervals for end in ("low", "high", "difference") if i[end] is not None)]
-        margin = 0.04 * (max(ends) - min(ends)) or 0.1
-        self.low, self.high = min(ends) - margin, max(ends) + margin
-
-    def __call__(self, value: float) -> str:
-        return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
+def counted(comparison: dict[str, Any]) -> str:
+    found = [pair["metrics"][metric_name(comparison)] for pair in comparison["comparisons"]]
+    better, worse = sum(one["low"] > 0 for one in found), sum(one["high"] < 0 for one in found)
+    baseline = comparison["comparisons"][0]["baseline"]
+    same = len(found) - better - worse
+    return f"Against {baseline}, by more than chance explains: {better} better, {worse} worse, {same} not told apart."
 
 
-def examples(comparison: dict[str, Any], items: dict[str, dict], candidates: list[Candidate]) -> dict[str, list[dict]]:
-    """Questions won, lost and answered wrongly by both, the clearest first and the languages in turn."""
-    pair, metric = comparison["comparisons"][0], comparison["metric"]
-    shown = {candidate.name: candidate for candidate in candidates}
-    both = [shown[pair["baseline"]], shown[pair["candidate"]]]
-    if any(candidate.predictions is None for candidate in both):
-        return {}
-    kinds: dict[str, list[tuple]] = {"won": [], "lost": [], "neither": []}
-    rank_in_language: dict[tuple, int] = {}
-    gains = {id: both[1].scores[id][metric] - both[0].scores[id][metric] for id in items}
-    for id in sorted(items, key=lambda id: (-abs(gains[id]), id)):
-        kind = "won" if gains[id] > 0 else "lost" if gains[id] < 0 else "neither"
-        if kind == "neither" and both[1].scores[id][metric] > 0:
-            continue
-        language = (items[id].get("slices") or {}).get("language")
-        rank = rank_in_language[kind, language] = rank_in_language.get((kind, language), 0) + 1
-        kinds[kind].append((rank, id))
-    return {
-        kind: [example(id, items[id], both, metric) for _, id in sorted(ranked)[: MAX_EXAMPLES[kind]]]
-        for kind, ranked in kinds.items()
-        if ranked
-    }
+def smallest_effect(part: dict[str, Any], show: Units) -> str:
+    """The minimum detectable effects of a benchmark, from the smallest to the largest of its candidates."""
+    effects = [one["minimum_detectable_effect"] for one in part["differences"].values()]
+    known = sorted({show.size(effect) for effect in effects if effect is not None}, key=lambda text: (len(text), text))
+    if not known:
+        return "not known"
+    return (known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}") + (" points" if show.share else "")
 
 
-def example(id: str, item: dict, candidates: list[Candidate], metric: str) -> dict[str, Any]:
-    """A question as asked (what stands before its last paragraph is context), its references and each answer."""
-    context, _, question = item["messages"][-1]["content"].strip().rpartition("\n\n")
-    slices = item.get("slices") or {}
-    answers = []
-    for candidate in candidates:
-        prediction = candidate.predictions.get(id) or {"error": "no prediction"}
-        answers.append(
-            {
-                "name": candidate.name,
-                "score": candidate.scores[id][metric],
-                "output": prediction.get("output") or "",
-                "error": prediction.get("error"),
-            }
-        )
-    return {
-        "language": slices.get("language") or "en",
-        "slices": [str(value) for key, value in slices.items() if value and key != "held_out"],
-        "question": question,
-        "context": context,
-        "references": item.get("references") or [],
-        "answers": answers,
-    }
+def shade(interval: dict[str, Any], show: Units) -> str:
+    """The color of a grid's cell: none where the interval holds 0, else the deeper the larger the difference."""
+    if interval["low"] is None or interval["low"] <= 0 <= interval["high"]:
+        return ""
+    size = abs(interval["difference"]) / (0.3 if show.share else max(abs(interval["low"]), abs(interval["high"])))
+    direction = "up" if interval["difference"] > 0 else "down"
+    return Markup('class="shade {}" style="--deep: {:.0f}%"').format(direction, 12 + 38 * min(1, size))
+
+
+def p_value(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"= {p:.4f}"
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + " …"

@@ -1,19 +1,20 @@
-"""Compare a candidate with a baseline, question by question, with intervals, tests and a report."""
+"""Compare candidates with a baseline, question by question, with intervals, tests and a report."""
 
 import collections
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import candidate_scores
-from candidate_scores import Candidate
+import yaml
 
 from slmkit import cli, lineage, records, tracking
+from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")
-MAX_SLICES_A_KEY = 12
-FEW_CLUSTERS = 10
+MAX_LOGGED = 40  # names; Azure ML takes 50 new ones an hour
 
 # What it says of a score, by what prepare_dataset held out.
 HELD_OUT = {
@@ -32,19 +33,23 @@ class Args:
     baseline_predictions: Path | None = None
     candidate_predictions: Path | None = None
     metric: str = "exact_match"
+    on_unequal_ids: str = "error"
+    noninferiority_margin: float = 0.02
     num_resamples: int = 9999
     confidence_level: float = 0.95
     seed: int = 0
 
 
 def run(args: Args) -> dict[str, float]:
-    items = candidate_scores.read_by_id(args.eval_items)
-    candidates = [
-        candidate_scores.read_candidate(args.baseline_scores, args.baseline_predictions),
-        candidate_scores.read_candidate(args.candidate_scores, args.candidate_predictions),
-    ]
-    candidate_scores.check_pairs(items, candidates)
+    items = candidate_scores.read_items(args.eval_items)
+    baseline = candidate_scores.read_candidates(args.baseline_scores, args.baseline_predictions)
+    if len(baseline) > 1:
+        found = ", ".join(sorted(one.name for one in baseline))
+        raise UserError(f"{args.baseline_scores}: the baseline is one candidate, found {found}")
+    candidates = baseline + candidate_scores.read_candidates(args.candidate_scores, args.candidate_predictions)
+    items, candidates, warnings = candidate_scores.pair(items, candidates, args.on_unequal_ids)
     comparison = compare(items, candidates, args)
+    comparison["warnings"][:0] = warnings
 
     import comparison_report
 
@@ -54,120 +59,69 @@ def run(args: Args) -> dict[str, float]:
     with records.whole_file(args.comparison) as partial:
         partial.write_text(json.dumps(comparison, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
-    difference = comparison["comparisons"][0]["metrics"][args.metric]
-    metrics = {f"eval/{args.metric}_{name}": difference[name] for name in ("difference", "low", "high", "p_value")}
+    metrics = logged_metrics(comparison)
     tracking.log_metrics(metrics)
     tracking.log_artifact(args.report / "report.html")
+    tracking.set_tags({"recommendation": comparison["recommendation"]["candidate"]})
     lineage.write(args, SPEC)
-    print(comparison_report.headline(comparison), held_out(items)["statement"], *comparison["warnings"], sep="\n")
+    print(*comparison_report.headlines(comparison), comparison["held_out"]["statement"], sep="\n")
+    print(*comparison["warnings"], f"Recommendation: {comparison['recommendation']['reason']}", sep="\n")
     return metrics
 
 
-def compare(items: dict[str, dict], candidates: list[Candidate], args: Args) -> dict[str, Any]:
+def compare(items: dict[str, dict], candidates: list[candidate_scores.Candidate], args: Args) -> dict[str, Any]:
     """All numbers of the comparison; the first candidate is the baseline of the others."""
-    import numpy as np
-    from paired_statistics import PairedScores
+    import candidate_comparison
 
-    baseline, *others = candidates
-    metrics = candidate_scores.common_metrics(candidates, args.metric)
-    columns = [(candidate, metric) for candidate in candidates for metric in metrics]
-    position = {(candidate.name, metric): i for i, (candidate, metric) in enumerate(columns)}
-    clusters, warnings = number_clusters(items)
-    slices = find_slices(items)
-    scores = PairedScores(
-        np.array([[candidate_scores.checked_score(*column, id) for column in columns] for id in items]),
-        np.array(clusters),
-        np.array([[True, *(id in ids for ids in slices.values())] for id in items]),
-        num_resamples=args.num_resamples,
-        confidence_level=args.confidence_level,
-        seed=args.seed,
+    metrics = metrics_from(args.metric, items, candidates)
+    settings = candidate_comparison.Settings(
+        metrics, args.num_resamples, args.confidence_level, args.seed, args.noninferiority_margin
     )
-    if scores.num_clusters[0] < FEW_CLUSTERS:
-        warnings.append(f"Only {scores.num_clusters[0]} clusters of questions: the intervals are rough.")
-
-    def against_baseline(name: str, metric: str) -> tuple[int, int]:
-        return position[name, metric], position[baseline.name, metric]
-
-    for other in others:
-        difference = scores.difference(*against_baseline(other.name, args.metric))
-        if difference["low"] == difference["high"]:
-            warnings.append(f"{other.name}: nothing varies between documents, so that the interval has no width.")
-
     return {
-        "metric": args.metric,
-        "num_items": len(items),
-        "num_clusters": scores.num_clusters[0],
+        "metric": metrics.get(None, metrics),
         "confidence_level": args.confidence_level,
+        "noninferiority_margin": args.noninferiority_margin,
         "num_resamples": args.num_resamples,
         "seed": args.seed,
         "eval_items_sha256": lineage.sha256(args.eval_items),
         "held_out": held_out(items),
-        "warnings": warnings,
-        "candidates": [
-            {
-                "name": candidate.name,
-                "scores_sha256": candidate.scores_sha256,
-                "metrics": {metric: scores.mean(position[candidate.name, metric]) for metric in metrics},
-                **candidate_scores.failures(candidate),
-                "latency_ms": candidate_scores.latency(candidate),
-            }
-            for candidate in candidates
-        ],
-        "comparisons": [
-            {
-                "candidate": other.name,
-                "baseline": baseline.name,
-                "metrics": {
-                    metric: scores.difference(*against_baseline(other.name, metric))
-                    | scores.test(*against_baseline(other.name, metric))
-                    for metric in metrics
-                },
-            }
-            for other in others
-        ],
-        "slices": [
-            {
-                "slice": key,
-                "value": value,
-                "num_items": len(ids),
-                "num_clusters": scores.num_clusters[group],
-                "means": {c.name: scores.mean(position[c.name, args.metric], group) for c in candidates},
-                "differences": {
-                    other.name: scores.difference(*against_baseline(other.name, args.metric), group) for other in others
-                },
-            }
-            for group, ((key, value), ids) in enumerate(slices.items(), start=1)
-        ],
+        **candidate_comparison.compare(items, candidates, settings),
     }
 
 
-def number_clusters(items: dict[str, dict]) -> tuple[list[int], list[str]]:
-    """Number the clusters from 0; an item without a cluster is one of its own."""
-    names = [str(item.get("cluster") or id) for id, item in items.items()]
-    warnings = []
-    if len(set(names)) == 1:
-        names = list(items)
-        warnings.append(
-            "All questions come from one cluster (document): the intervals are over questions, "
-            "and say nothing about other documents."
-        )
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return [numbers[name] for name in names], warnings
-
-
-def find_slices(items: dict[str, dict]) -> dict[tuple[str, str], set[str]]:
-    """The ids in each slice, for every key that tells questions apart; of a key with many values, the largest."""
-    by_key = collections.defaultdict(lambda: collections.defaultdict(set))
+def metrics_from(
+    text: str, items: dict[str, dict], candidates: list[candidate_scores.Candidate]
+) -> dict[str | None, str]:
+    """The metric by benchmark, or for all under None; each must stand in the scores of all candidates."""
+    try:
+        wanted = yaml.safe_load(text)
+    except yaml.YAMLError:
+        wanted = None
+    if isinstance(wanted, dict):
+        wanted = {str(name): str(metric) for name, metric in wanted.items()}
+    else:
+        wanted = {None: text.strip()}
+    by_benchmark = collections.defaultdict(list)
     for id, item in items.items():
-        for key, value in (item.get("slices") or {}).items():
-            if value is not None:
-                by_key[key][str(value)].add(id)
-    slices = {}
-    for key, by_value in by_key.items():
-        largest = sorted(by_value, key=lambda value: (-len(by_value[value]), value))[:MAX_SLICES_A_KEY]
-        if len(by_value) > 1:
-            slices |= {(key, value): by_value[value] for value in largest}
-    return slices
+        by_benchmark[str((item.get("slices") or {}).get("benchmark") or "all")].append(id)
+    if None not in wanted:
+        if by_benchmark.keys() != wanted.keys():
+            raise UserError(
+                f"metric names the benchmarks {', '.join(wanted) or 'none'}; "
+                f"eval_items hold {', '.join(by_benchmark)}: name each of them once"
+            )
+        if single := [name for name, ids in by_benchmark.items() if len(ids) < 2]:
+            raise UserError(f"benchmark {single[0]!r} has one question only: a comparison needs two or more")
+    for benchmark, ids in by_benchmark.items():
+        metric = wanted[None] if None in wanted else wanted[benchmark]
+        common = candidate_scores.metric_names([one.scores[ids[0]] for one in candidates])
+        if not all(metric in one.scores[ids[0]] for one in candidates) or metric in candidate_scores.NOT_METRICS:
+            where = f" on {benchmark}" if len(by_benchmark) > 1 else ""
+            raise UserError(
+                f"metric {metric!r} is not in the scores of all candidates{where}; "
+                f"in all of them: {', '.join(common) or 'none'}"
+            )
+    return wanted
 
 
 def held_out(items: dict[str, dict]) -> dict[str, Any]:
@@ -178,6 +132,24 @@ def held_out(items: dict[str, dict]) -> dict[str, Any]:
     if unknown:
         said.append(f"not stated for {unknown} questions")
     return {"statement": f"Held out from training: {', '.join(said)}.", "num_items": dict(counts)}
+
+
+def logged_metrics(comparison: dict[str, Any]) -> dict[str, float]:
+    """The differences in the metric, overall with interval and by benchmark without, as many as MLflow should take."""
+    metric = comparison["metric"] if isinstance(comparison["metric"], str) else "score"
+    several = len(comparison["comparisons"]) > 1
+    found = {}
+    for pair in comparison["comparisons"]:
+        of = f"/{pair['candidate']}" if several else ""
+        for name in ("difference", "low", "high", "p_value"):
+            found[f"eval/{metric}_{name}{of}"] = pair["metrics"][metric][name]
+    if len(comparison["benchmarks"]) > 1:
+        for part in comparison["benchmarks"]:
+            for name, difference in part["differences"].items():
+                of = f"/{name}" if several else ""
+                found[f"eval/{part['metric']}_difference/{part['benchmark']}{of}"] = difference["difference"]
+    known = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in found.items() if value is not None}
+    return dict(list(known.items())[:MAX_LOGGED])
 
 
 if __name__ == "__main__":

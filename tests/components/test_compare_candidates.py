@@ -1,149 +1,12 @@
-"""compare_candidates: statistics against references worked out elsewhere, and what it refuses."""
+"""compare_candidates as a process: what it writes, what it recommends, and what it refuses."""
 
 import html.parser
-import importlib
-import itertools
 import json
-import time
+import re
 
 import numpy as np
 import pytest
 import scipy.stats
-
-
-@pytest.fixture(scope="module")
-def stats(load_main):
-    load_main("compare_candidates")
-    return importlib.import_module("paired_statistics")
-
-
-def paired(stats, values, clusters=None, groups=None, num_resamples=9999, confidence_level=0.95, seed=0):
-    values = np.asarray(values, float)
-    clusters = np.arange(len(values)) if clusters is None else np.asarray(clusters)
-    groups = np.ones((len(values), 1), bool) if groups is None else np.asarray(groups)
-    options = {"num_resamples": num_resamples, "confidence_level": confidence_level, "seed": seed}
-    return stats.PairedScores(values, clusters, groups, **options)
-
-
-# --- tests of no difference ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wins", "losses", "p"),
-    [
-        (0, 0, 1.0),
-        (5, 0, 2 / 32),  # two of the 2^5 equally likely outcomes
-        (4, 1, 2 * (1 + 5) / 32),
-        (3, 3, 1.0),
-        (8, 2, 2 * (1 + 10 + 45) / 1024),
-    ],
-)
-def test_mcnemar_by_hand(stats, wins, losses, p):
-    assert stats.mcnemar_p(wins, losses) == pytest.approx(p)
-    assert stats.mcnemar_p(losses, wins) == pytest.approx(p)
-
-
-@pytest.mark.parametrize(("wins", "losses"), [(17, 9), (131, 4), (400, 441), (3, 1000)])
-def test_mcnemar_is_the_two_sided_binomial_test(stats, wins, losses):
-    assert stats.mcnemar_p(wins, losses) == pytest.approx(scipy.stats.binomtest(wins, wins + losses).pvalue, rel=1e-6)
-
-
-def test_permutation_p_against_all_sign_changes(stats):
-    differences = np.array([0.3, 0.1, -0.2, 0.4, 0.25, 0.05, -0.1, 0.35])
-    clusters = np.array([0, 0, 1, 2, 3, 4, 5, 6])
-    sums = np.array([0.4, -0.2, 0.4, 0.25, 0.05, -0.1, 0.35])
-    flipped = np.array([np.dot(signs, sums) for signs in itertools.product((1, -1), repeat=7)])
-    exact = np.mean(np.abs(flipped) >= abs(sums.sum()) - 1e-12)
-    assert stats.permutation_p(differences, clusters, 99_999, seed=1) == pytest.approx(exact, abs=0.006)
-
-
-def test_permutation_p_at_its_ends(stats):
-    assert stats.permutation_p(np.zeros(10), np.arange(10), 999, seed=0) == 1
-    assert stats.permutation_p(np.ones(60), np.arange(60), 99, seed=0) == 1 / 100  # what was observed counts: never 0
-
-
-# --- intervals -------------------------------------------------------------------------------------------------------
-
-
-def test_bootstrap_against_scipy(stats):
-    """Without clusters and with many items the interval is scipy's paired percentile bootstrap."""
-    rng = np.random.default_rng(3)
-    base, ours = rng.random(400), rng.random(400) * 0.8 + 0.25
-    found = paired(stats, np.stack([base, ours], axis=1)).difference(1, 0)
-    expected = scipy.stats.bootstrap(
-        (ours - base,), np.mean, n_resamples=9999, method="percentile", random_state=4
-    ).confidence_interval
-    assert found["difference"] == pytest.approx(np.mean(ours - base))
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=0.003)
-
-
-def test_draws_of_clusters_by_hand(stats):
-    """Two clusters, means 0 (one item) and 1 (three items): a draw takes the one twice, both, or the other."""
-    draws = paired(stats, [[0], [1], [1], [1]], clusters=[0, 1, 1, 1], num_resamples=20_000).draws[:, 0, 0]
-    shares = {value: np.mean(np.isclose(draws, value)) for value in (0, 0.75, 1)}
-    assert shares == {
-        0: pytest.approx(0.25, abs=0.01),
-        0.75: pytest.approx(0.5, abs=0.01),
-        1: pytest.approx(0.25, abs=0.01),
-    }
-
-
-def test_questions_of_one_document_widen_the_interval(stats):
-    """Ten equal copies of each score hold no more than the one."""
-    rng = np.random.default_rng(0)
-    values = rng.random((40, 2))
-    single = paired(stats, values).difference(1, 0)
-    copies = paired(stats, values.repeat(10, axis=0), clusters=np.arange(40).repeat(10)).difference(1, 0)
-    assert copies == pytest.approx(single)
-
-
-def test_expanded_percentiles_by_hand(stats):
-    """For 5 clusters: t(0.975, 4) = 2.7764, times sqrt(5 / 4) = 3.1042, of which the normal tail is 0.000954."""
-    draws = np.linspace(0, 1, 1_000_001)
-    low, high = stats.percentile_interval(draws, 5, 0.95)
-    assert (low, high) == pytest.approx((0.000954, 1 - 0.000954), abs=2e-6)
-
-
-@pytest.mark.parametrize(("num_clusters", "per_cluster"), [(8, 4), (40, 3)])
-def test_coverage(stats, num_clusters, per_cluster):
-    """Over simulated evaluations with correlated questions, 95 % intervals hold the true difference about as often."""
-    rng = np.random.default_rng(11)
-    clusters = np.arange(num_clusters).repeat(per_cluster)
-    held, rounds = 0, 300
-    for _ in range(rounds):
-        skill = rng.normal(0, 0.5, (num_clusters, 2)).repeat(per_cluster, axis=0)
-        values = (rng.normal(0, 1, skill.shape) + skill + [0, 0.5] > 0).astype(float)
-        found = paired(stats, values, clusters, num_resamples=399, seed=int(rng.integers(1 << 30))).difference(1, 0)
-        # P(N(0, 1) + N(0, 0.25) + shift > 0) for shift 0.5 and 0
-        true = scipy.stats.norm.cdf(0.5 / 1.25**0.5) - 0.5
-        held += found["low"] <= true <= found["high"]
-    assert 0.92 <= held / rounds <= 0.99
-
-
-def test_wilson_by_hand(stats):
-    """Without clustering and for many items, the interval is Wilson's as scipy has it."""
-    values = np.array([1.0] * 60 + [0.0] * 940)
-    found = paired(stats, values[:, None]).mean(0)
-    expected = scipy.stats.binomtest(60, 1000).proportion_ci(method="wilson")
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=0.001)
-
-
-def test_no_success_is_no_certainty(stats):
-    """0 of 100 in 20 clusters of 5: Wilson's upper end is t^2 / (n + t^2) with n = 20 clusters."""
-    found = paired(stats, np.zeros((100, 1)), clusters=np.arange(20).repeat(5)).mean(0)
-    t = scipy.stats.t.ppf(0.975, 19)
-    assert found == {"mean": 0.0, "low": 0.0, "high": pytest.approx(t**2 / (20 + t**2))}
-
-
-def test_9999_resamples_of_5000_items_are_quick(stats):
-    """The brief is two seconds; the limit here is loose because the machine may be busy."""
-    values = np.random.default_rng(0).random((5000, 6))
-    started = time.perf_counter()
-    paired(stats, values).difference(1, 0)
-    assert time.perf_counter() - started < 10
-
-
-# --- the component ---------------------------------------------------------------------------------------------------
 
 
 def item(number, language="en", **slices):
@@ -206,9 +69,10 @@ def test_comparison_and_report(compare, tmp_path):
     ).confidence_interval
     assert (difference["low"], difference["high"]) == pytest.approx((expected.low, expected.high), abs=0.051)
     assert (difference["num_wins"], difference["num_losses"], difference["num_ties"]) == (26, 2, 12)
-    assert difference["p_value"] == pytest.approx(scipy.stats.binomtest(26, 28).pvalue)
-    assert difference["test"] == "exact McNemar"
-    assert pair["metrics"]["f1"]["test"] == "permutation by cluster"
+    # by document again: 13 of 14 coins on one side, both ways; McNemar's test of the questions would say 3e-6
+    assert difference["p_value"] == pytest.approx(2 * (1 + 14) / 2**14)
+    assert difference["test"] == "exact permutation by cluster"
+    assert pair["metrics"]["f1"]["test"] == "exact permutation by cluster"  # its sums are whole: 0.5 + 0.5
     assert pair["metrics"]["f1"]["difference"] == pytest.approx(0.3)
 
     # ja: 0, 4, ..., 36: base is right in 0, tuned in 4..28
@@ -292,6 +156,16 @@ def test_one_document_is_said(compare):
     assert found["num_clusters"] == 40
 
 
+def test_two_benchmarks_of_one_question_in_one_document(compare):
+    items = [benchmark_item(n, f"b{n}", cluster="the only one") for n in range(2)]
+    done, found, _ = compare(BASE[:2], TUNED[:2], items)
+    assert done.returncode == 0, done.stderr
+    assert found["num_clusters"] == 2
+    assert found["comparisons"][0]["metrics"]["exact_match"]["low"] is not None
+    assert [part["differences"]["tuned"]["low"] for part in found["benchmarks"]] == [None, None]
+    assert [part["differences"]["tuned"]["minimum_detectable_effect"] for part in found["benchmarks"]] == [None, None]
+
+
 def test_a_slice_in_one_cluster_has_no_interval(compare):
     eval_items = [{**row, "slices": {"language": "ko" if n < 2 else "en"}} for n, row in enumerate(ITEMS)]
     done, found, report = compare(eval_items=eval_items)
@@ -311,17 +185,28 @@ def replaced(rows, number, **more):
     [
         ({"candidate": TUNED[:-5]}, "tuned: 5 questions without a score (q035, q036, q037, ...)"),
         ({"baseline": [*BASE, score(99, "base", 1)]}, "base: 1 questions scored but not in eval_items (q099)"),
-        ({"baseline": [*BASE, BASE[3]]}, "baseline_scores:41: id 'q003' stands twice"),
+        ({"baseline": [*BASE, BASE[3]]}, "baseline_scores:41: id 'q003' stands twice for 'base'"),
+        ({"baseline": [*BASE, *TUNED]}, "the baseline is one candidate, found base, tuned"),
+        ({"eval_items": [*ITEMS, ITEMS[0]]}, "eval_items:41: id 'q000' stands twice"),
         ({"baseline": []}, "no records"),
         ({"eval_items": []}, "no records"),
         ({"candidate": replaced(TUNED, 7, exact_match=float("nan"))}, "candidate_scores:8: not JSON: NaN"),
         ({"candidate": replaced(TUNED, 7, f1=float("inf"))}, "candidate_scores:8: not JSON: Infinity"),
-        ({"candidate": replaced(TUNED, 7, exact_match="1")}, "a number from 0 to 1"),
-        ({"candidate": replaced(TUNED, 7, exact_match=1.5)}, "a number from 0 to 1"),
-        ({"candidate": replaced(TUNED, 7, candidate="other")}, "found ['other', 'tuned']"),
-        ({"candidate": [row | {"candidate": "base"} for row in TUNED]}, "one candidate, 'base'"),
+        (
+            {"candidate": replaced(TUNED, 7, exact_match="1")},
+            "exact_match of 'q007' is '1'; a score is a finite number",
+        ),
+        ({"candidate": replaced(TUNED, 7, exact_match=None)}, "is 'None'; a score is a finite number"),
+        ({"candidate": replaced(TUNED, 7, f1=10**400)}, "a score is a finite number, at most 1e+15 in size"),
+        ({"candidate": replaced(TUNED, 7, candidate="other")}, "tuned: 1 questions without a score (q007)"),
+        ({"candidate": replaced(TUNED, 7, candidate=" ")}, "candidate_scores:8: no 'candidate' (a text)"),
+        ({"candidate": [row | {"candidate": "base"} for row in TUNED]}, "both score files hold candidate 'base'"),
+        ({"metric": "{all: exact_match, other: f1}"}, "metric names the benchmarks all, other; eval_items hold all"),
+        ({"metric": "{all: failed}"}, "metric 'failed' is not in the scores of all candidates"),
         ({"metric": "bleu"}, "metric 'bleu' is not in the scores of all candidates; in all of them: exact_match, f1"),
         ({"predictions": [[prediction(0, "tuned")]]}, "swapped inputs?"),
+        ({"predictions": [[prediction(99, "base")]]}, "base: 1 predictions to no question of eval_items (q099)"),
+        ({"candidate": TUNED[:1], "on_unequal_ids": "intersect"}, "1 questions were scored for all candidates"),
     ],
 )
 def test_what_does_not_fit_is_one_line(compare, change, message):
@@ -331,3 +216,158 @@ def test_what_does_not_fit_is_one_line(compare, change, message):
     assert len(done.stderr.splitlines()) == 1
     assert found is None
     assert not report.exists()
+
+
+# --- several candidates, benchmarks, any numbers ----------------------------------------------------------------------
+
+
+def benchmark_item(number, benchmark, **more):
+    """Questions that are clusters by themselves; letters have four choices."""
+    choices = {"choices": ["a", "b", "c", "d"], "gold": 0} if benchmark == "letters" else {}
+    slices = {"benchmark": benchmark, "language": ("ko", "ja")[number % 2]}
+    return item(number) | choices | {"slices": slices, "cluster": None} | more
+
+
+BENCHMARKS = [benchmark_item(n, "letters" if n < 30 else "numbers") for n in range(40)]
+
+
+def benchmark_scores(candidate, num_letters, num_numbers):
+    """The first so many questions of each benchmark right; the metric's name differs by benchmark."""
+    letters = [{"id": f"q{n:03}", "candidate": candidate, "accuracy": float(n < num_letters)} for n in range(30)]
+    numbers = [{"id": f"q{n:03}", "candidate": candidate, "numeric": int(n < 30 + num_numbers)} for n in range(30, 40)]
+    return letters + numbers
+
+
+def test_benchmarks_with_metrics_of_their_own(compare):
+    several = [*benchmark_scores("small", 24, 5), *benchmark_scores("large", 27, 10)]
+    mapping = "{letters: accuracy, numbers: numeric}"
+    done, found, report = compare(benchmark_scores("base", 6, 5), several, BENCHMARKS, metric=mapping)
+    assert done.returncode == 0, done.stderr
+    assert found["metric"] == {"letters": "accuracy", "numbers": "numeric"}
+    assert [one["name"] for one in found["candidates"]] == ["base", "small", "large"]
+    # the same weight for 30 and for 10 questions: (6/30 + 5/10) / 2 and so on
+    means = [one["metrics"]["score"]["mean"] for one in found["candidates"]]
+    assert means == pytest.approx([0.35, 0.65, 0.95])
+    letters, numbers = found["benchmarks"]
+    assert (letters["benchmark"], letters["metric"], letters["num_items"]) == ("letters", "accuracy", 30)
+    assert (letters["chance"], numbers["chance"]) == (0.25, None)
+    assert letters["above_chance"] == {"base": False, "small": True, "large": True}
+    assert numbers["above_chance"] == {"base": None, "small": None, "large": None}
+    assert "Not shown to be better than guessing on letters: base." in done.stdout
+    p_values = [letters["differences"]["small"]["p_value"], letters["differences"]["large"]["p_value"]]
+    assert p_values == pytest.approx([2 / 2**18, 2 / 2**21])  # won 18 and 21, lost none
+    assert numbers["differences"]["small"]["p_value"] == 1
+    assert numbers["differences"]["large"]["p_value"] == pytest.approx(2 / 2**5)
+    # Holm over all four: times 4, 3, 2 and 1 from the smallest
+    assert [part["differences"][name]["p_holm"] for part in (letters, numbers) for name in ("small", "large")] == (
+        pytest.approx([3 * 2 / 2**18, 4 * 2 / 2**21, 1, 2 * 2 / 2**5])
+    )
+    assert found["num_tests"] == 4
+    assert letters["differences"]["small"]["test"] == "exact McNemar"
+    assert found["recommendation"]["candidate"] == "large"
+    assert {part["slice"] for part in found["slices"]} == {"language"}
+    assert not external_references(report.read_text("utf-8"))
+
+
+def test_one_metric_over_benchmarks_weighs_questions_alike(compare):
+    base, ours = ([score(n, name, float(n < num)) for n in range(40)] for name, num in (("base", 10), ("tuned", 33)))
+    _, found, _ = compare(base, ours, BENCHMARKS)
+    assert [one["metrics"]["exact_match"]["mean"] for one in found["candidates"]] == [10 / 40, 33 / 40]
+    assert [part["means"]["tuned"]["mean"] for part in found["benchmarks"]] == [1, 3 / 10]
+
+
+def priced(candidate, cost, latency):
+    return [prediction(n, candidate, cost=cost, cached=False) | {"latency_ms": latency} for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("costs", "latencies", "margin", "taken", "why"),
+    [
+        ((None, 3.0, 2.0), (1, 2, 3), 0.3, "c", "c costs least, 2000 per 1,000 requests, of the 2 candidates"),
+        ((None, None, 2.0), (1, 2, 3), 0.3, "b", "b answers fastest, 2 ms at p95, of the 2 candidates"),
+        ((0.0, 0.0, 0.0), (1, 3, 2), 0.3, "c", "c answers fastest"),
+        ((None, None, None), (None, None, None), 0.3, "b", "neither cost nor latency is known"),
+        ((1.0, 3.0, 2.0), (1, 2, 3), 0.01, "b", "b has the best score, and no other is shown to be within 1 points"),
+        ((1.0, 3.0, 2.0), (1, 2, 3), 1.0, "a", "a costs least, 1000 per 1,000 requests, of the 3 candidates"),
+    ],
+)
+def test_recommendation(compare, costs, latencies, margin, taken, why):
+    """a is right in 4 of 40, b in 36 and c in 34: the interval of c less b ends far above -0.3, that of a below."""
+    right = {"a": 4, "b": 36, "c": 34}
+    rows = {name: [score(n, name, float(n < number)) for n in range(40)] for name, number in right.items()}
+    answers = {n: priced(n, cost, latency) for n, cost, latency in zip(right, costs, latencies, strict=True)}
+    predictions = [answers["a"], [*answers["b"], *answers["c"]]]
+    _, found, report = compare(
+        rows["a"], [*rows["b"], *rows["c"]], predictions=predictions, noninferiority_margin=margin
+    )
+    assert found["recommendation"]["candidate"] == taken
+    assert why in found["recommendation"]["reason"]
+    assert why in report.read_text("utf-8")
+
+
+def test_cost_and_latency_are_of_answers_that_were_made(compare):
+    ours = [prediction(n, "tuned", cost=0.001 * (n + 1)) for n in range(4)]
+    ours[1] |= {"cached": True, "cost": 9.0, "latency_ms": None}
+    ours[2] |= {"error": "refused", "cost": 0.005}  # which was paid all the same
+    ours[3] |= {"cost": float(-1)}
+    _, found, _ = compare(predictions=[[prediction(0, "base")], ours])
+    base, tuned = found["candidates"]
+    assert base["cost_per_1000"] is None
+    assert tuned["cost_per_1000"] == pytest.approx(1000 * (0.001 + 0.005) / 2)
+    assert tuned["latency_ms"] == {"p50": 11.5, "p95": pytest.approx(12.85), "num_answers": 2}
+
+
+@pytest.mark.parametrize("shift", [0, -1000])
+def test_numbers_of_any_range(compare, shift):
+    """A judge's 1 to 5, and log-likelihoods: tests and intervals move with the numbers, and nothing is a percentage."""
+    rows = [
+        [{"id": f"q{n:03}", "candidate": name, "judge": shift + 1 + (n * step) % 5} for n in range(40)]
+        for name, step in (("base", 2), ("tuned", 3))
+    ]
+    rows[1] = [row | {"judge": row["judge"] + (n % 3 == 0)} for n, row in enumerate(rows[1])]
+    done, found, report = compare(*rows, metric="judge")
+    assert done.returncode == 0, done.stderr
+    difference = found["comparisons"][0]["metrics"]["judge"]
+    assert difference["difference"] == pytest.approx(14 / 40)
+    assert difference["test"] == "exact permutation by cluster"
+    assert found["share_metrics"] == []
+    assert found["benchmarks"][0]["chance"] is None
+    page = report.read_text("utf-8")
+    assert "points" not in re.sub("<[^>]*>", "", page.partition("<main>")[2])
+    assert ("3.00" if shift == 0 else "\N{MINUS SIGN}997.0") in page
+
+
+def test_intersect_says_what_it_left_out(compare):
+    flags = {"on_unequal_ids": "intersect"}
+    done, found, report = compare(BASE[:30], TUNED[5:], [*ITEMS[:38]], **flags)
+    assert done.returncode == 0, done.stderr
+    assert found["num_items"] == 25
+    assert [one["num_left_out"] for one in found["candidates"]] == [5, 10]
+    assert [one["metrics"]["exact_match"]["mean"] for one in found["candidates"]] == [0, 1]
+    said = (
+        "Compared on 25 of 38 questions, those that every candidate has a score for. Scores left out: base 5, tuned 10."
+    )
+    assert said in found["warnings"][0]
+    assert said in done.stdout
+    assert said in report.read_text("utf-8")
+
+
+def test_intersect_of_equal_ids_changes_nothing(compare):
+    _, first, _ = compare(num_resamples=500)
+    _, second, _ = compare(num_resamples=500, on_unequal_ids="intersect")
+    assert first == second
+
+
+def test_no_more_metrics_than_a_tracking_server_takes(load_main):
+    main = load_main("compare_candidates")
+    difference = {"difference": 0.1, "low": None, "high": 0.2, "p_value": 0.5}
+    names = [f'모델 {n}: "x"' for n in range(30)]
+    comparison = {
+        "metric": "f1",
+        "comparisons": [{"candidate": name, "metrics": {"f1": difference}} for name in names],
+        "benchmarks": [{"benchmark": b, "metric": "f1", "differences": dict.fromkeys(names, difference)} for b in "ab"],
+    }
+    logged = main.logged_metrics(comparison)
+    assert len(logged) == 40
+    assert all(char not in name for name in logged for char in '":')
+    assert logged["eval/f1_difference/모델 0_ _x_"] == 0.1
