@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import coverage_charts
-from slmkit.document_chunks import Chunk
 from seed_chats import SeedChats
 from source_coverage import SourceCoverage
 
 from slmkit import records
+from slmkit.document_chunks import Chunk
 from slmkit.html_report import badge, page, table
 
 NUM_EXAMPLES = 3

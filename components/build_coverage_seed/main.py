@@ -8,13 +8,13 @@ from pathlib import Path
 
 import coverage_report
 import extractive_teacher
-from slmkit.document_chunks import Chunk, chunks_of
-from slmkit.embedding_endpoint import EmbeddingEndpoint
 from seed_chats import QUESTION_TYPES, Refuse, SeedChats, refused
 from source_coverage import SourceCoverage
 from teacher_passes import LANGUAGES, Budget, TeacherPasses, spread
 
 from slmkit import cli, lineage, records, teacher, tracking
+from slmkit.document_chunks import Chunk, chunks_of
+from slmkit.embedding_endpoint import EmbeddingEndpoint
 from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from slmkit.document_chunks import Chunk
 from pair_checks import reason_to_refuse
 from pydantic import BaseModel, ConfigDict, Field
 from same_questions import same_fact
 
 from slmkit import records
+from slmkit.document_chunks import Chunk
 
 QUESTION_TYPES = ("short", "boolean", "long", "summary", "conversation")
 ABOUT_ONE_FACT = ("short", "boolean", "long")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from slmkit.document_chunks import Chunk
 
 from slmkit import textstats
+from slmkit.document_chunks import Chunk
 from slmkit.text_embedding import embed, unit_rows
 
 if TYPE_CHECKING:

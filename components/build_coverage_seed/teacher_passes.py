@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
-from slmkit.document_chunks import Chunk
 from seed_chats import Pair, Pairs, SeedChats
 
 from slmkit.answers import Answer
 from slmkit.chat_client import AnswerError, ChatClient
+from slmkit.document_chunks import Chunk
 
 PROMPTS = yaml.safe_load(Path(__file__).with_name("prompts.yml").read_text(encoding="utf-8"))
 LANGUAGES = frozenset(PROMPTS["system"])

@@ -16,10 +16,11 @@ def recommend(candidates: list[dict[str, Any]], scores: PairedScores, margin: fl
     ]
     name = candidates[best]["name"]
     if len(near) == 1:
-        return {
-            "candidate": name,
-            "reason": f"{name} has the best score, and no other is shown to be within {allowed} of it.",
-        }
+        alike = [one["name"] for i, one in enumerate(candidates) if i != best and not _shown(scores, best, i)]
+        reason = f"and no other is shown to be within {allowed} of it."
+        if alike:
+            reason = f"but these questions do not tell it from {_listed(alike)}: more of them would decide."
+        return {"candidate": name, "reason": f"{name} has the best score, {reason}"}
 
     def by(figure) -> int | None:
         """The candidate with the lowest figure, of equal ones that with the better score; None where one has none."""
@@ -43,3 +44,13 @@ def recommend(candidates: list[dict[str, Any]], scores: PairedScores, margin: fl
     else:
         reason = f"{one['name']} has the best score {among}; neither cost nor latency is known of all of them."
     return {"candidate": one["name"], "reason": reason}
+
+
+def _shown(scores: PairedScores, better: int, worse: int) -> bool:
+    low = scores.difference(better, worse)["low"]
+    return low is not None and low > 0
+
+
+def _listed(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

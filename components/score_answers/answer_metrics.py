@@ -1,6 +1,5 @@
 """Metrics of one answer against its references, as Hugging Face `evaluate` metrics right for any script."""
 
-import collections
 import functools
 import sys
 import tempfile
@@ -9,7 +8,9 @@ from typing import ClassVar
 
 import answer_slots
 from answer_numbers import final_number
-from answer_tokens import characters, morphemes, normalize
+from answer_tokens import morphemes
+
+from slmkit import answer_text
 
 
 def _import_evaluate():
@@ -64,7 +65,7 @@ class ExactMatch(AnswerMetric):
     names = ("exact_match",)
 
     def against(self, answer, reference):
-        return (float(normalize(answer) == normalize(reference)),)
+        return (answer_text.exact_match(answer, reference),)
 
 
 class Chrf(AnswerMetric):
@@ -79,7 +80,10 @@ class Chrf(AnswerMetric):
         super().__init__()
 
     def best(self, answer, references):
-        return (self.chrf.sentence_score(normalize(answer), [*map(normalize, references)]).score / 100,)
+        return (
+            self.chrf.sentence_score(answer_text.normalize(answer), [*map(answer_text.normalize, references)]).score
+            / 100,
+        )
 
 
 class Numeric(AnswerMetric):
@@ -127,7 +131,7 @@ class TokenMetric(AnswerMetric):
 @functools.lru_cache(maxsize=2**17)  # for the metrics that need the same tokens, one after the other
 def _spaced(text: str, language: str, by_morphemes: bool) -> str:
     """The tokens of a text with a space between them."""
-    return " ".join(morphemes(text, language) if by_morphemes else characters(text))
+    return " ".join(morphemes(text, language) if by_morphemes else answer_text.tokens(text))
 
 
 class F1(TokenMetric):
@@ -136,11 +140,7 @@ class F1(TokenMetric):
     names = ("f1",)
 
     def against(self, answer, reference, language):
-        given, wanted = (collections.Counter(self.spaced(text, language).split()) for text in (answer, reference))
-        common = (given & wanted).total()
-        if not common:  # "?" against "?": no token on either side, and equal
-            return (float(normalize(answer) == normalize(reference)),)
-        return (2 * common / (given.total() + wanted.total()),)
+        return (answer_text.f1(answer, reference, lambda text: self.spaced(text, language).split()),)
 
 
 class Bleu(TokenMetric):

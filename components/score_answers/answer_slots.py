@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from answer_tokens import normalize
+from slmkit.answer_text import normalize
 
 _FENCE = re.compile(r"\s*```[ \t]*\w*[ \t]*\n(.*?)```\s*", re.DOTALL)
 Path = tuple[str | int, ...]

@@ -287,7 +287,7 @@ def priced(candidate, cost, latency):
         ((None, None, 2.0), (1, 2, 3), 0.3, "b", "b answers fastest, 2 ms at p95, of the 2 candidates"),
         ((0.0, 0.0, 0.0), (1, 3, 2), 0.3, "c", "c answers fastest"),
         ((None, None, None), (None, None, None), 0.3, "b", "neither cost nor latency is known"),
-        ((1.0, 3.0, 2.0), (1, 2, 3), 0.01, "b", "b has the best score, and no other is shown to be within 1 points"),
+        ((1.0, 3.0, 2.0), (1, 2, 3), 0.01, "b", "b has the best score, but these questions do not tell it from c"),
         ((1.0, 3.0, 2.0), (1, 2, 3), 1.0, "a", "a costs least, 1000 per 1,000 requests, of the 3 candidates"),
     ],
 )

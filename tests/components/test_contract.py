@@ -94,6 +94,7 @@ EXTRA_PORTS = {
     "align_model": ("checkpoints",),
     "score_answers": ("patterns",),
     "retrieve_context": ("context_prompt",),
+    "run_flow": ("flow", "node_results"),
     "track_benchmarks": ("earlier_history", "history"),
     "gate_promotion": ("policy",),
     "register_model": ("model_card",),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from slmkit import records
+from slmkit import answer_text, records
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_normalize(tokens, text, normalized):
         ("新宿Tower12店", ["新", "宿", "tower12", "店"]),
     ],
 )
-def test_tokens_are_words_and_single_characters_of_unspaced_scripts(tokens, text, wanted):
-    assert tokens.characters(text) == wanted
+def test_tokens_are_words_and_single_characters_of_unspaced_scripts(text, wanted):
+    assert answer_text.tokens(text) == wanted
 
 
 def test_f1_by_hand(metrics):

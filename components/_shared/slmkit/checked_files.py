@@ -35,7 +35,7 @@ def load(path: Path, model: type[ModelT], hint: str = "") -> ModelT:
     except pydantic.ValidationError as error:
         # An unknown key first: it is often why another one is missing.
         found = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    where, key = f"{path}:{_line_of(text, found['loc'])}", ".".join(map(str, found["loc"])) or "the file"
+    where, key = f"{path}:{line_of(text, found['loc'])}", ".".join(map(str, found["loc"])) or "the file"
     if found["type"] == "extra_forbidden":
         known = ", ".join(_model_at(model, found["loc"][:-1]).model_fields)
         raise UserError(f"{where}: unknown key {key!r}; known keys: {known}")
@@ -51,14 +51,15 @@ def _parsed(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def _line_of(text: str, loc: Location) -> int:
-    """The line of the deepest part of the location that is there."""
+def line_of(text: str, loc: Location) -> int:
+    """The line, from 1, of the deepest part of the location that is there in a YAML text."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     for step in loc:
         if isinstance(node, yaml.MappingNode):
             inner = next((value for key, value in node.value if key.value == step), None)
         else:
-            inner = node.value[step] if isinstance(node, yaml.SequenceNode) and step < len(node.value) else None
+            is_index = isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value)
+            inner = node.value[step] if is_index else None
         if inner is None:
             break
         node = inner

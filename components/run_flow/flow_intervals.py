@@ -1,0 +1,44 @@
+"""95 % intervals of means over eval items, and of shares."""
+
+import math
+import statistics
+from collections.abc import Mapping
+
+NUM_RESAMPLES = 2000
+Interval = dict[str, float | None]
+
+
+def mean_interval(values: Mapping[str, float], clusters: Mapping[str, str], seed: int) -> Interval:
+    """The mean over items with its 95 % bootstrap interval, whole clusters drawn; none where nothing varies.
+
+    Of differences it is the paired bootstrap.
+    """
+    import numpy as np
+
+    names = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters[id] for id in values))}
+    position = [names[clusters[id]] for id in values]
+    sums = np.bincount(position, weights=list(values.values()))
+    sizes = np.bincount(position)
+    result: Interval = {"mean": float(sums.sum() / sizes.sum()), "low": None, "high": None}
+    if np.ptp(sums / sizes) > 0:
+        rng = np.random.default_rng(seed)
+        drawn = [rng.integers(0, len(names), size=len(names)) for _ in range(NUM_RESAMPLES)]
+        means = [sums[draw].sum() / sizes[draw].sum() for draw in drawn]
+        result["low"], result["high"] = (float(bound) for bound in np.quantile(means, [0.025, 0.975]))
+    return result
+
+
+def score_interval(values: Mapping[str, float], clusters: Mapping[str, str], seed: int) -> Interval:
+    """The mean score of items; Wilson's interval for 0 or 1 an item, where a bootstrap near 0 and 1 hardly varies."""
+    independent = len({clusters[id] for id in values}) == len(values)
+    if independent and set(values.values()) <= {0, 1}:
+        return wilson(int(sum(values.values())), len(values))
+    return mean_interval(values, clusters, seed)
+
+
+def wilson(count: int, number: int) -> Interval:
+    """A share with Wilson's 95 % interval, which holds near 0 and for few items."""
+    share, z = count / number, statistics.NormalDist().inv_cdf(0.975)
+    center = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
+    return {"mean": share, "low": max(0.0, center - half), "high": min(1.0, center + half)}
