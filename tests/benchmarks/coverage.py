@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPONENT = ROOT / "components" / "build_coverage_seed"
 sys.path[:0] = [str(COMPONENT), str(ROOT / "components" / "_shared")]
 
-from slmkit.document_chunks import Chunk, chunks_of  # noqa: E402
 from source_coverage import SourceCoverage  # noqa: E402
 
 from slmkit import records, textstats  # noqa: E402
+from slmkit.document_chunks import Chunk, chunks_of  # noqa: E402
 
 FOLDERS = [ROOT / "pipelines" / "samples" / "documents", ROOT.parent / "shared" / "data" / "raw"]
 SHARES = (0.1, 0.25, 0.5, 1.0)

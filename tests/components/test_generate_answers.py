@@ -92,25 +92,14 @@ def test_row_holds_what_a_prediction_must(answers, model_folder):
     asked = item(1)
     (row,) = answers([asked], candidate="tuned")
     assert list(row) == [
-        *("id", "candidate", "output", "latency_ms", "prompt_tokens", "completion_tokens", "cached"),
+        *("id", "candidate", "output", "latency_ms", "prompt_tokens", "completion_tokens", "cost", "cached"),
+        *("finish_reason", "request_sha256"),
     ]
     prompt = f"<|im_start|>user\n{asked['messages'][0]['content']}<|im_end|>\n<|im_start|>assistant\n"
     assert row["prompt_tokens"] == len(AutoTokenizer.from_pretrained(model_folder)(prompt)["input_ids"])
     assert (row["candidate"], row["cached"]) == ("tuned", False)
     assert row["latency_ms"] > 0
     assert 0 < row["completion_tokens"] <= 12
-
-
-def test_the_model_stops_at_its_end_of_turn(main, model_folder):
-    """Whatever the model says after its end of turn is not part of the answer."""
-    import torch
-
-    model, tokenizer = main.load(model_folder)
-    question = main.Question("q", prompt=[5, 6, 7])
-    said = [*tokenizer("12", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, tokenizer.pad_token_id]
-    model.generate = lambda input_ids, **_: torch.cat([input_ids, torch.tensor([said])], dim=1)
-    main.answer(model, tokenizer, [question], max_new_tokens=9)
-    assert (question.output, len(question.answer), question.was_cut) == ("12", 2, False)
 
 
 def test_items_that_cannot_be_asked_are_rows_with_their_error(answers, make_args, main):
@@ -127,29 +116,9 @@ def test_items_that_cannot_be_asked_are_rows_with_their_error(answers, make_args
 
 def test_too_many_failures_stop_the_step(main, make_args):
     args = make_args([item(0), {"id": "x", "messages": []}], max_error_fraction=0.4)
-    with pytest.raises(UserError, match="1 of 2 eval items"):
+    with pytest.raises(UserError, match="1 of 2 eval items failed"):
         main.run(args)
     assert not args.predictions.exists()
-
-
-def test_batch_too_large_for_memory_is_halved(main, monkeypatch):
-    import torch
-
-    sizes = []
-
-    def answer(model, tokenizer, batch, max_new_tokens):
-        sizes.append(len(batch))
-        if len(batch) > 2 or any(question.id == "huge" for question in batch):
-            raise torch.OutOfMemoryError("out of memory")
-        for question in batch:
-            question.output = "done"
-
-    monkeypatch.setattr(main, "answer", answer)
-    batch = [main.Question(id) for id in ("a", "b", "c", "d", "huge")]
-    main.answer_or_split(None, None, batch, 8)
-    assert [question.output for question in batch] == ["done", "done", "done", "done", ""]
-    assert "out of memory" in batch[4].error
-    assert sizes == [5, 2, 3, 1, 2, 1, 1]
 
 
 BAD_ITEMS = [
@@ -165,22 +134,76 @@ def test_bad_items_are_one_clear_line(main, make_args, items, expected):
         main.run(make_args(items))
 
 
+def test_a_killed_step_goes_on(main, make_args, monkeypatch):
+    """Killed after five answers, it asks for the other six, and the rows are those of a run that was not killed."""
+    from model_inference.local_model import LocalModel
+
+    args = make_args([item(number) for number in range(11)])
+    main.run(args)
+    whole = [row | {"latency_ms": 0} for row in records.read_records(args.predictions)]
+    args.predictions.unlink()
+    asked, answers = [], LocalModel.answers
+
+    def killed(self, requests):
+        for number, pair in enumerate(answers(self, requests)):
+            if number == 5 and not asked:
+                asked.append(len(requests))
+                raise KeyboardInterrupt
+            yield pair
+        asked.append(len(requests))
+
+    monkeypatch.setattr(LocalModel, "answers", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main.run(args)
+    assert not args.predictions.exists()
+    main.run(args)
+    assert asked == [11, 6]
+    assert [row | {"latency_ms": 0} for row in records.read_records(args.predictions)] == whole
+
+
+def test_earlier_answers_are_taken_over(main, make_args, tmp_path):
+    """Those to the same question, by the same weights, in the same form; their latency is not one of this run."""
+    args = make_args([item(0), item(1), item(2)])
+    main.run(args)
+    earlier = {row["id"]: row for row in records.read_records(args.predictions)}
+    renamed = {**item(1), "id": "another name"}
+    asked_otherwise = {**item(2), "messages": [{"role": "user", "content": "Else?"}]}
+    changes = {"earlier_predictions": args.predictions.rename(tmp_path / "earlier"), "candidate": "again"}
+    args = make_args([item(0), renamed, asked_otherwise], **changes)
+    metrics = main.run(args)
+    first, second, third = records.read_records(args.predictions)
+    assert first == earlier["item-0"] | {"candidate": "again", "cached": True, "latency_ms": None}
+    assert (second["id"], second["output"], second["cached"]) == ("another name", earlier["item-1"]["output"], True)
+    assert (third["cached"], third["latency_ms"] > 0) == (False, True)
+    assert metrics["generate/num_cached"] == 2
+    assert metrics["perf/latency_p95_ms"] == third["latency_ms"]
+
+    for otherwise in ({"max_new_tokens": 5}, {"prompt_format": "plain"}):
+        args = make_args([item(0)], earlier_predictions=tmp_path / "earlier", **otherwise)
+        assert main.run(args)["generate/num_cached"] == 0
+
+
 def test_max_new_tokens_must_leave_room(main, make_args):
     with pytest.raises(UserError, match="leaves no room for a prompt"):
         main.run(make_args([item(0)], max_new_tokens=2048))
 
 
+def given(args) -> dict[str, object]:
+    return {name: value for name, value in vars(args).items() if value is not None}
+
+
 def test_as_a_process_with_lineage(run_component, make_args):
     args = make_args([item(0), item(1)], max_new_tokens=4)
-    done = run_component("generate_answers", **vars(args))
+    done = run_component("generate_answers", **given(args))
     assert done.returncode == 0, done.stderr
     assert "base: 2 items in" in done.stdout
+    assert not args.predictions.with_name("predictions.so_far.jsonl").exists()
     lineage = json.loads(args.predictions.with_name("predictions.lineage.json").read_text())
     assert lineage["parameters"]["candidate"] == "base"
 
 
 def test_folder_that_is_no_model_is_one_line(run_component, make_args, tmp_path):
-    done = run_component("generate_answers", **vars(make_args([item(0)], model=tmp_path)))
+    done = run_component("generate_answers", **given(make_args([item(0)], model=tmp_path)))
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "no config.json" in done.stderr

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from model_inference.prompts import check_question
 from slmkit.answers import Answer
 from slmkit.chat_client import AnswerError, ChatClient
 from slmkit.errors import UserError
@@ -49,6 +50,11 @@ class Prices:
 class AnswerSource(Protocol):
     identity: str
     """What the answers depend on beside the requests, for a ``ResumeLog``."""
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What was done so far, in figures to log."""
+        ...
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer | AnswerError]]:
         """Each request with its answer, in the order in which they are ready; an error is of that request alone."""
@@ -105,6 +111,10 @@ class Endpoint:
             yield pair
 
     async def _ask(self, request: Request) -> Answer:
+        try:
+            check_question(request.messages)
+        except ValueError as error:
+            raise AnswerError(str(error)) from None
         params: dict[str, Any] = {"max_tokens": request.max_new_tokens, "temperature": request.temperature}
         if request.temperature:
             params["seed"] = request.seed

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder; ``UserError`` where there is none."""
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(
+                f"{folder} is an adapter without its base; give the merged model, finetune_model's output model"
+            )
         raise UserError(f"{folder}: no config.json, so this is no model folder; give the output of import_model")
 
     from transformers import AutoTokenizer

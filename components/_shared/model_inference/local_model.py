@@ -1,10 +1,12 @@
-"""A model in this process that answers chats, in batches of like length."""
+"""A model in this process that answers chats, many at a time."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from model_inference import loading
+from model_inference.decoding import Decoder, Row
 from model_inference.prompts import Prompts
 from slmkit import lineage
 from slmkit.answers import Answer
@@ -15,52 +17,76 @@ if TYPE_CHECKING:
 
 
 class LocalModel:
-    """Greedy answers do not depend on the batch size in float32."""
+    """In float32 an answer does not depend on the batch size, nor on what else is in the batch."""
 
     def __init__(self, args: "AsksAModel", prices: "Prices", *, truncate_prompt: bool = False) -> None:
         self.identity = f"{lineage.sha256(args.model)} {args.prompt_format} {args.bf16} {truncate_prompt}"
         self.tokenizer = loading.load_tokenizer(args.model)
         self.model = loading.load_model(args.model, bf16=args.bf16)
-        self.num_truncated = 0
-        self._prompt_format, self._truncate = args.prompt_format, truncate_prompt
-        self._batch_size, self._price = args.batch_size, prices.machine_per_hour
+        self._prompts = Prompts(
+            self.tokenizer,
+            args.prompt_format,
+            max_tokens=loading.max_positions(self.model),
+            truncate=truncate_prompt,
+        )
         self._stops = loading.stop_token_ids(self.model, self.tokenizer)
+        self._decoder = Decoder(self.model, batch_size=args.batch_size, is_end=self._is_end)
+        self._price_per_hour = prices.machine_per_hour
+        self._num_tokens, self._seconds = 0, 0.0
+
+    @property
+    def usage(self) -> dict[str, float]:
+        return {
+            "num_truncated": self._prompts.num_truncated,
+            "tokens_per_second": self._num_tokens / self._seconds if self._seconds else 0.0,
+        }
 
     def answers(self, requests: "Sequence[Request]") -> "Iterator[tuple[Request, Answer | AnswerError]]":
-        """The refused requests first, then the shortest prompts."""
-        ready = []
+        """The refused requests first, then the others about as long prompts come before short ones."""
+        asked = {}
         for request in requests:
-            room = loading.max_positions(self.model) - request.max_new_tokens
-            prompts = Prompts(self.tokenizer, self._prompt_format, max_tokens=room, truncate=self._truncate)
             try:
-                ready.append((request, prompts.encode(request.messages)))
+                prompt = self._prompts.encode(request.messages, answer_tokens=request.max_new_tokens)
             except ValueError as error:
                 yield request, AnswerError(str(error))
-            self.num_truncated += prompts.num_truncated
-        ready.sort(key=lambda pair: (len(pair[1]), pair[0].max_new_tokens))
-        for start in range(0, len(ready), self._batch_size):
-            yield from self._answer(ready[start : start + self._batch_size])
-
-    def _answer(self, batch: "list[tuple[Request, list[int]]]") -> "Iterator[tuple[Request, Answer]]":
-        import torch
-        from transformers import GenerationConfig
-
-        greedy = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max(request.max_new_tokens for request, _ in batch),
-            eos_token_id=sorted(self._stops),
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
+                continue
+            row = Row(prompt, request.max_new_tokens, request.temperature, seed=f"{request.seed} {request.key}")
+            asked[row] = request
         started = time.perf_counter()
-        inputs = self.tokenizer.pad({"input_ids": [prompt for _, prompt in batch]}, return_tensors="pt")
-        inputs = inputs.to(self.model.device)
-        with torch.inference_mode():
-            rows = self.model.generate(**inputs, generation_config=greedy)[:, inputs["input_ids"].shape[1] :].tolist()
-        latency_ms = (time.perf_counter() - started) * 1000
-        for (request, prompt), row in zip(batch, rows, strict=True):
-            row = row[: request.max_new_tokens]
-            end = next((i for i, token in enumerate(row) if token in self._stops), None)
-            tokens = row if end is None else row[: end + 1]
-            text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            reason = "length" if end is None else "stop"
-            yield request, Answer(text, len(prompt), len(tokens), reason, latency_ms=latency_ms)
+        for row in self._decoder.decode(list(asked)):
+            self._seconds += time.perf_counter() - started
+            self._num_tokens += len(row.tokens)
+            yield asked[row], AnswerError(row.error) if row.error else self._answer(row)
+            started = time.perf_counter()
+
+    def _answer(self, row: Row) -> Answer:
+        text, was_cut = self._text(row.tokens)
+        is_complete = was_cut or row.tokens[-1] in self._stops
+        return Answer(
+            text.strip(),
+            len(row.prompt),
+            len(row.tokens),
+            "stop" if is_complete else "length",
+            cost=None if self._price_per_hour is None else row.machine_seconds / 3600 * self._price_per_hour,
+            latency_ms=row.seconds * 1000,
+        )
+
+    def _is_end(self, tokens: list[int]) -> bool:
+        return tokens[-1] in self._stops or (self._may_end_text(tokens[-1]) and self._text(tokens)[1])
+
+    def _text(self, tokens: list[int]) -> tuple[str, bool]:
+        """The text before the first stop string, and whether there was one."""
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        ends = [end for stop in self._prompts.stop_strings if (end := text.find(stop)) >= 0]
+        return text[: min(ends, default=None)], bool(ends)
+
+    @functools.cached_property
+    def _may_end_text(self):
+        """Whether a token can be the last of a stop string: asked of each new token, where decoding all is slow."""
+        last = {stop[-1] for stop in self._prompts.stop_strings}
+
+        @functools.cache
+        def may_end(token: int) -> bool:
+            return any(character in self.tokenizer.decode([token]) for character in last)
+
+        return may_end

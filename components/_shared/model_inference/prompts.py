@@ -13,7 +13,7 @@ TURN_END = "\n\n"  # of a plain text, which is also where a base model's answer 
 
 
 class Prompts:
-    """``prompt_format`` is chat or plain; ``max_tokens`` is what the model has room for.
+    """``prompt_format`` is chat or plain; ``max_tokens`` is what the model has room for, prompt and answer together.
 
     With ``truncate`` a longer prompt loses tokens from the left, and ``num_truncated`` counts them; else it is refused.
     """
@@ -26,8 +26,6 @@ class Prompts:
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruction-tuned model, or "
                 "prompt_format=plain to ask a base model with plain text"
             )
-        if max_tokens <= 0:
-            raise UserError("the answer leaves no room for a prompt in what the model takes; lower max_new_tokens")
         self._tokenizer, self._chat = tokenizer, prompt_format == "chat"
         self._max_tokens, self._truncate = max_tokens, truncate
         self.num_truncated = 0
@@ -42,23 +40,26 @@ class Prompts:
         """Text that ends an answer, beside the model's stop tokens."""
         return [] if self._chat else [TURN_END]
 
-    def encode(self, messages: list[Message]) -> list[int]:
+    def encode(self, messages: list[Message], *, answer_tokens: int = 0) -> list[int]:
         """The token ids; ``ValueError`` with a one-line reason for messages that cannot be asked."""
         from jinja2 import TemplateError
 
-        records.check_chat({"messages": messages})
-        if messages[-1]["role"] == "assistant":
-            raise ValueError("the messages end with the assistant's turn; an eval item ends with the question")
+        room = self._max_tokens - answer_tokens
+        if room <= 0:
+            raise UserError(
+                f"an answer of {answer_tokens} tokens leaves no room for a prompt: the model takes {self._max_tokens}"
+            )
+        check_question(messages)
         try:
             ids = self._encode(messages)
         except TemplateError as error:  # a template refuses an order of roles that it does not know
             raise ValueError(f"the chat template refuses the messages: {error}") from None
-        if len(ids) <= self._max_tokens:
+        if len(ids) <= room:
             return ids
         if not self._truncate:
-            raise ValueError(f"the prompt has {len(ids)} tokens, the model takes {self._max_tokens}")
+            raise ValueError(f"the prompt has {len(ids)} tokens, the model takes {room}")
         self.num_truncated += 1
-        return ids[-self._max_tokens :]
+        return ids[-room:]
 
     def _encode(self, messages: list[Message]) -> list[int]:
         if self._chat:
@@ -66,6 +67,13 @@ class Prompts:
                 "input_ids"
             ]
         return self._tokenizer(plain_text(messages))["input_ids"]
+
+
+def check_question(messages: Any) -> None:
+    """Raise ``ValueError`` with a one-line reason unless the messages are a chat that waits for an answer."""
+    records.check_chat({"messages": messages})
+    if messages[-1]["role"] == "assistant":
+        raise ValueError("the messages end with the assistant's turn; an eval item ends with the question")
 
 
 def plain_text(messages: list[Message]) -> str:
