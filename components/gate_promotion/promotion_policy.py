@@ -1,154 +1,68 @@
-"""The rules of promotion: what a policy may hold, and what each rule says to a comparison."""
+"""What a promotion policy may hold: the rules that it sets, and where each of them looks."""
 
-import math
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import pydantic
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+Slice = Annotated[dict[str, str], pydantic.Field(min_length=1, max_length=1)]
 
 
 class Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
-class Superiority(Strict):
-    metric: str
+class Target(Strict):
+    """Where a rule looks: at one benchmark, at one slice, or at all questions."""
+
+    metric: str | None = None  # absent, the one that the comparison is about
+    benchmark: str | None = None
+    slice: Slice | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_place(self) -> "Target":
+        if self.benchmark and self.slice:
+            raise ValueError("benchmark or slice, not both")
+        return self
+
+
+class Superiority(Target):
     min_difference: Annotated[float, pydantic.Field(ge=-1, le=1)] = 0.0
-    confidence_level: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.95
+
+
+class Guard(Target):
+    """Non-inferiority: the candidate may be worse, but by less than the margin."""
+
+    margin: Annotated[float, pydantic.Field(gt=0, le=1)]
+
+
+class Floor(Target):
+    min_score: Share
+    statistic: Literal["mean", "low"] = "mean"
 
 
 class Policy(Strict):
-    superiority: Superiority
-    min_score: Share | None = None
-    max_failure_fraction: Share | None = None
-    max_latency_p95_ratio: pydantic.PositiveFloat | None = None
-    min_num_items: pydantic.PositiveInt | None = None
+    """The rules, of which all that are set must pass.
 
-
-class Score(pydantic.BaseModel):
-    mean: float
-    low: float
-    high: float
-
-
-class Difference(pydantic.BaseModel):
-    difference: float
-    low: float
-    high: float
-
-
-class Latency(pydantic.BaseModel):
-    p95: float
-
-
-class Candidate(pydantic.BaseModel):
-    name: str
-    scores_sha256: str
-    metrics: dict[str, Score]
-    failed_fraction: float
-    latency_ms: Latency | None
-
-
-class Pair(pydantic.BaseModel):
-    candidate: str
-    baseline: str
-    metrics: dict[str, Difference]
-
-
-class HeldOut(pydantic.BaseModel):
-    statement: str
-
-
-class Comparison(pydantic.BaseModel):
-    """What a gate reads of the output of compare_candidates."""
-
-    num_items: int
-    num_clusters: int
-    confidence_level: float
-    eval_items_sha256: str
-    held_out: HeldOut
-    warnings: list[str]
-    candidates: list[Candidate]
-    comparisons: Annotated[list[Pair], pydantic.Field(min_length=1)]
-
-    def sides(self) -> tuple[Candidate, Candidate]:
-        """The baseline and the candidate of the first pair."""
-        by_name = {candidate.name: candidate for candidate in self.candidates}
-        return by_name[self.comparisons[0].baseline], by_name[self.comparisons[0].candidate]
-
-
-class Reason(pydantic.BaseModel):
-    """What a rule says: `undecided` is for want of evidence."""
-
-    rule: str
-    observed: int | float | None
-    threshold: int | float
-    outcome: Literal["pass", "fail", "undecided"]
-    text: str
-
-
-def judge(policy: Policy, comparison: Comparison) -> Iterator[Reason]:
-    """What each rule that the policy sets says."""
-    baseline, candidate = comparison.sides()
-    metric = policy.superiority.metric
-    yield superiority(policy.superiority.min_difference, comparison.comparisons[0].metrics[metric])
-    if (floor := policy.min_score) is not None:
-        mean = candidate.metrics[metric].mean
-        text = f"{candidate.name} scores {mean:.1%}; at least {floor:.1%} is asked"
-        yield reason("min_score", mean, floor, mean >= floor, text)
-    if (most := policy.max_failure_fraction) is not None:
-        failed = candidate.failed_fraction
-        text = f"{failed:.1%} of its answers failed; at most {most:.1%} may"
-        yield reason("max_failure_fraction", failed, most, failed <= most, text)
-    if (most := policy.max_latency_p95_ratio) is not None:
-        if baseline.latency_ms and candidate.latency_ms:
-            ratio = candidate.latency_ms.p95 / baseline.latency_ms.p95
-            text = f"its p95 latency is {ratio:.2f} times the baseline's; at most {most:g} times is asked"
-            yield reason("max_latency_p95_ratio", ratio, most, ratio <= most, text)
-        else:
-            text = "latency is not known: give compare_candidates the predictions of both"
-            yield reason("max_latency_p95_ratio", None, most, None, text)
-    if (least := policy.min_num_items) is not None:
-        enough = comparison.num_items >= least
-        text = f"{comparison.num_items} questions; at least {least} are asked"
-        yield reason("min_num_items", comparison.num_items, least, enough or None, text)
-
-
-def superiority(min_difference: float, found: Difference) -> Reason:
-    """Passes when the whole interval lies above the minimum, fails when none of it does."""
-    asked = f"more than {100 * min_difference:+.1f} is asked"
-    if found.low > min_difference:
-        text = f"the difference is at least {100 * found.low:+.1f} points; {asked}"
-        return reason("superiority", found.low, min_difference, True, text)
-    if found.high <= min_difference:
-        text = f"the difference is at most {100 * found.high:+.1f} points; {asked}"
-        return reason("superiority", found.high, min_difference, False, text)
-    text = f"the difference lies between {100 * found.low:+.1f} and {100 * found.high:+.1f} points; {asked}"
-    return reason("superiority", found.low, min_difference, None, text)
-
-
-def reason(rule: str, observed: float | None, threshold: float, holds: bool | None, text: str) -> Reason:
-    outcome = "undecided" if holds is None else "pass" if holds else "fail"
-    return Reason(rule=rule, observed=observed, threshold=threshold, outcome=outcome, text=text)
-
-
-def verdict(reasons: list[Reason]) -> str:
-    outcomes = {reason.outcome for reason in reasons}
-    return "reject" if "fail" in outcomes else "inconclusive" if "undecided" in outcomes else "promote"
-
-
-def num_items_needed(policy: Policy, comparison: Comparison) -> int | None:
-    """About how many questions would decide if the difference stays: an interval narrows as 1 / sqrt(questions).
-
-    None where no number would: the difference stands exactly at the minimum, or the questions are enough already.
+    One target is declared for superiority, and no guard is left out: so their number calls for no correction (Holm's or
+    another), which is for whoever looks at many differences and reports the best.
     """
-    found, asked = comparison.comparisons[0].metrics[policy.superiority.metric], policy.superiority.min_difference
-    needed = policy.min_num_items or 0
-    if found.low <= asked < found.high:
-        if found.difference == asked:
-            return None
-        half = found.difference - found.low if found.difference > asked else found.high - found.difference
-        needed = max(needed, math.ceil(comparison.num_items * (half / (found.difference - asked)) ** 2) + 1)
-    return needed if needed > comparison.num_items else None
+
+    superiority: Superiority | None = None
+    guards: tuple[Guard, ...] = ()
+    confidence_level: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.95
+    floors: tuple[Floor, ...] = ()
+    above_chance: bool = False
+    max_failure_fraction: Share | None = None
+    min_num_items: pydantic.PositiveInt | None = None
+    max_cost_per_1000: pydantic.PositiveFloat | None = None
+    max_cost_ratio: pydantic.PositiveFloat | None = None
+    max_latency_p95_ms: pydantic.PositiveFloat | None = None
+    max_latency_p95_ratio: pydantic.PositiveFloat | None = None
+    privacy_verdict: Literal["required", "if_given"] = "if_given"
+
+    @pydantic.model_validator(mode="after")
+    def _some_evidence(self) -> "Policy":
+        if not self.superiority and not self.guards:
+            raise ValueError("no rule of evidence; set superiority, guards or both")
+        return self

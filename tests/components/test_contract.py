@@ -95,8 +95,9 @@ EXTRA_PORTS = {
     "score_answers": ("patterns",),
     "retrieve_context": ("context_prompt",),
     "run_flow": ("flow", "node_results"),
+    "judge_answers": ("rubric", "judgments"),
     "track_benchmarks": ("earlier_history", "history"),
-    "gate_promotion": ("policy",),
+    "gate_promotion": ("policy", "privacy_decision"),
     "register_model": ("model_card",),
 }
 

@@ -15,10 +15,11 @@ class Answer:
     latency_ms: float | None = None  # None when it came from the cache
     cached: bool = False
     refused: bool = False  # by the content filter or by the model; the text is then empty
+    logprobs: list[dict[str, Any]] | None = None  # of each token, as the endpoint says where it was asked to
 
     def kept(self) -> dict[str, Any]:
         """What the cache keeps of it."""
-        names = ("text", "prompt_tokens", "completion_tokens", "finish_reason", "cost")
+        names = ("text", "prompt_tokens", "completion_tokens", "finish_reason", "cost", "logprobs")
         return {name: getattr(self, name) for name in names}
 
 

@@ -247,6 +247,7 @@ class ChatClient:
             message, finish_reason = choice["message"], choice.get("finish_reason") or "stop"
             refused = finish_reason == "content_filter" or bool(message.get("refusal"))
             text = "" if refused else message.get("content") or ""
+            logprobs = (choice.get("logprobs") or {}).get("content")
             counts = int(tokens.get("prompt_tokens") or 0), int(tokens.get("completion_tokens") or 0)
         except (TypeError, KeyError, IndexError, ValueError, AttributeError):
             text = None
@@ -256,7 +257,9 @@ class ChatClient:
         self.usage.prompt_tokens += counts[0]
         self.usage.completion_tokens += counts[1]
         self.usage.latencies_ms.append(latency_ms)
-        return Answer(text, *counts, finish_reason, self.usage.cost(*counts), latency_ms, refused=refused)
+        return Answer(
+            text, *counts, finish_reason, self.usage.cost(*counts), latency_ms, refused=refused, logprobs=logprobs
+        )
 
     def _advice(self) -> str:
         if self._sign_in:

@@ -1,0 +1,60 @@
+"""The verdict of a privacy audit as a rule of promotion, and whether the audit was of the candidate's data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from promotion_rules import Reason
+
+from slmkit import checked_files, lineage
+
+WIRING = "wire the output decision of audit_privacy to the input privacy_decision of gate_promotion"
+
+
+class PrivacyDecision(pydantic.BaseModel):
+    """What a gate reads of a decision of audit_privacy."""
+
+    verdict: Literal["pass", "fail"]
+    reasons_to_fail: list[str]
+    synthetic_data_sha256: str
+
+
+def judge(asked: str, decision_path: Path | None, comparison_path: Path) -> Iterator[Reason]:
+    """Nothing where no audit is given and none is required."""
+    if decision_path is None:
+        if asked == "required":
+            yield of_verdict(False, f"the policy requires a privacy verdict, and none was given; {WIRING}")
+        return
+    decision = checked_files.load(decision_path, PrivacyDecision, "is it the output decision of audit_privacy?")
+    if decision.verdict == "fail":
+        yield of_verdict(False, f"the audit failed: {' '.join(decision.reasons_to_fail) or 'it gives no reason'}")
+        return
+    audited = decision.synthetic_data_sha256
+    trained_on = list(training_data(lineage.read(comparison_path)))
+    if any(audited in hashes(entry) for entry in trained_on):
+        yield of_verdict(True, "the audit passed, of data that stand in the lineage of what was trained on")
+    elif any("lineage" in entry for entry in trained_on):
+        text = f"the audit passed, but of other data (SHA-256 {audited[:16]}) than the training data were made from"
+        yield of_verdict(False, f"{text}; audit those")
+    else:
+        text = "the audit passed; not checked: that it was of the candidate's training data, which the lineage of the "
+        yield of_verdict(True, f"{text}comparison does not reach")
+
+
+def of_verdict(holds: bool, text: str) -> Reason:
+    return Reason(rule="privacy_verdict", outcome="pass" if holds else "fail", text=text)
+
+
+def training_data(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every input named train_data in a lineage: the candidate's, and the baseline's if that was trained here too."""
+    for port, made_from in entry.get("inputs", {}).items():
+        if port == "train_data":
+            yield made_from
+        yield from training_data(made_from.get("lineage", {}))
+
+
+def hashes(made_from: dict[str, Any]) -> Iterator[str]:
+    yield made_from.get("sha256", "")
+    for earlier in made_from.get("lineage", {}).get("inputs", {}).values():
+        yield from hashes(earlier)
