@@ -23,6 +23,7 @@ audit_privacy = load_component(COMPONENTS / "audit_privacy" / "component.yml")
 def demo(
     raw_data: Input(type="uri_folder", description="Your documents: csv, jsonl, md, txt, html, docx, pdf."),
     registered_model_name: Input(type="string"),
+    policy: Input(type="uri_file", optional=True, description="Promotion policy; the default one when absent."),
     held_out_fraction: Input(type="number", default=0.1, description="Documents that only the audit sees."),
     teacher: Input(type="string", default="embedded", description="`embedded`, or the URL of an endpoint."),
     teacher_model: Input(type="string", default="embedded", description="Deployment at the endpoint."),
@@ -61,6 +62,8 @@ def demo(
     )
     cycle = finetune(
         chats=audit.outputs.approved_data,
+        privacy_decision=audit.outputs.decision,
+        policy=policy,
         registered_model_name=registered_model_name,
         model_name=model_name,
         method=method,

@@ -20,6 +20,7 @@ def promote(
     tuned_model: Any,
     eval_items: Any,
     policy: Any,
+    privacy_decision: Any,
     registered_model_name: Any,
     max_new_tokens: Any,
     generation_batch_size: Any,
@@ -53,7 +54,7 @@ def promote(
         seed=seed,
     )
     comparison.name = "comparison"
-    gate = gate_promotion(comparison=comparison.outputs.comparison, policy=policy)
+    gate = gate_promotion(comparison=comparison.outputs.comparison, policy=policy, privacy_decision=privacy_decision)
     gate.name = "gate"
     registration = register_model(
         model=tuned_model,

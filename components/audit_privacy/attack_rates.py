@@ -8,12 +8,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from text_windows import HashTable, Texts
 
 from slmkit import text_embedding
+from slmkit.wilson_interval import wilson
 
 MAX_REAL = 2000  # records attacked, of each kind
 MAX_SYNTHETIC = 10_000  # records that an attacker by similarity looks through
@@ -45,11 +45,7 @@ class Attack:
 
 def rate(successes: int, num: int, confidence_level: float) -> Rate:
     """With Wilson's interval."""
-    z = NormalDist().inv_cdf((1 + confidence_level) / 2)
-    share = successes / num
-    middle = (share + z * z / (2 * num)) / (1 + z * z / num)
-    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)
-    return Rate(successes, num, max(0.0, middle - half), min(1.0, middle + half))
+    return Rate(successes, num, *wilson(successes, num, confidence_level))
 
 
 def attack(source: np.ndarray, control: np.ndarray, confidence_level: float) -> Attack:

@@ -51,8 +51,8 @@ def run(args: Args) -> dict[str, float]:
 
     items = read_items(args.eval_items)
     prices = answer_sources.Prices(args.prompt_price, args.completion_price, args.machine_price_per_hour)
-    started = time.perf_counter()
     with answer_sources.connect(args, prices, truncate_prompt=args.truncate_prompt) as source:
+        started = time.perf_counter()
         requests = [answer_sources.Request(id, item.get("messages"), args.max_new_tokens) for id, item in items.items()]
         asked = {request.key: request_hash(source, request) for request in requests}
         rows = earlier_rows(args, asked)
@@ -74,11 +74,24 @@ def run(args: Args) -> dict[str, float]:
     tracking.set_tags({"candidate": args.candidate})
     tracking.log_metrics(metrics)
     lineage.write(args, SPEC)
-    print(
-        f"{args.candidate}: {len(rows)} items in {seconds:.1f} s, {num_known} of them known before; "
-        + ", ".join(f"{name.split('/')[1].replace('_', ' ')} {value:,.6g}" for name, value in metrics.items())
-    )
+    print(summary(args.candidate, num_known, metrics))
     return metrics
+
+
+def summary(candidate: str, num_known: int, metrics: dict[str, float]) -> str:
+    """What a person wants to know; counts where there is something to count."""
+    counts = {"answered before": num_known}
+    counts |= {word: metrics[f"generate/num_{word}"] for word in ("failed", "refused", "too_long", "cut", "cached")}
+    counts |= {"truncated": metrics.get("perf/num_truncated", 0)}
+    said = [f"{count:,.0f} {word.replace('_', ' ')}" for word, count in counts.items() if count]
+    if "perf/tokens_per_second" in metrics:
+        said.insert(0, f"{metrics['perf/tokens_per_second']:,.0f} tokens a second")
+    if "perf/latency_p95_ms" in metrics:
+        said.append(f"p95 {metrics['perf/latency_p95_ms']:,.0f} ms")
+    if "generate/cost" in metrics:
+        said.append(f"cost {metrics['generate/cost']:.4g}")
+    seconds = f"{metrics['perf/generate_seconds']:.1f} s"
+    return ", ".join([f"{candidate}: {metrics['generate/num_items']} items in {seconds}", *said])
 
 
 def read_items(path: Path) -> dict[str, dict[str, Any]]:

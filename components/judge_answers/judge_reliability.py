@@ -1,16 +1,15 @@
 """How far a judge can be trusted: whether it agrees with itself, and whether it goes by the position of an answer."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
-from statistics import NormalDist
 from typing import Any
 
 import judge_verdicts
 
+from slmkit.wilson_interval import wilson
+
 Units = Sequence[Sequence[Hashable]]
-LEVEL = 0.95
 
 
 def self_agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
@@ -71,10 +70,3 @@ def position_bias(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) 
         "low": low,
         "high": high,
     }
-
-
-def wilson(successes: int, num: int) -> tuple[float, float]:
-    z, share = NormalDist().inv_cdf((1 + LEVEL) / 2), successes / num
-    middle = (share + z * z / (2 * num)) / (1 + z * z / num)
-    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)
-    return max(0.0, middle - half), min(1.0, middle + half)

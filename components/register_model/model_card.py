@@ -28,6 +28,7 @@ def render(
         made_by=made_by,
         decision=decision,
         comparison=comparison,
+        shares=(comparison or {}).get("share_metrics", []),
     )
 
 
@@ -63,14 +64,18 @@ def made_by(entry: dict[str, Any]) -> str:
     return cell(f"{made['component']} " + ", ".join(f"{name}={value}" for name, value in made["parameters"].items()))
 
 
-def score(interval: dict[str, float | None]) -> str:
+def score(interval: dict[str, float | None], is_share: bool = True) -> str:
+    show = "{:.1%}".format if is_share else "{:.3g}".format
     low, high = interval["low"], interval["high"]
-    return f"{interval['mean']:.1%}" + ("" if low is None else f" ({low:.1%} to {high:.1%})")
+    return show(interval["mean"]) + ("" if low is None else f" ({show(low)} to {show(high)})")
 
 
-def points(interval: dict[str, float | None]) -> str:
-    shown = {key: f"{100 * interval[key]:+.1f}" for key in ("difference", "low", "high") if interval[key] is not None}
-    return shown["difference"] + (f" ({shown['low']} to {shown['high']})" if "low" in shown else "")
+def points(interval: dict[str, float | None], is_share: bool = True) -> str:
+    """A difference of shares in percentage points, of other numbers as it is."""
+    low, high = interval["low"], interval["high"]
+    show = (lambda share: f"{100 * share:+.1f}") if is_share else "{:+.3g}".format
+    unit = " points" if is_share else ""
+    return show(interval["difference"]) + unit + ("" if low is None else f" ({show(low)} to {show(high)})")
 
 
 def cell(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import fault_attribution
 import output_scores
 from flow_graph import Flow, as_text
-from flow_intervals import Interval, mean_interval, wilson
+from flow_intervals import Interval, mean_interval, share_interval
 from flow_items import Item
 from flow_runs import END_TO_END, ISOLATED, FlowRuns
 from output_scores import Scores
@@ -66,7 +66,7 @@ class Evaluation:
                     mean(isolated[id] for id in losses),
                     mean_interval(losses, self.clusters, self.seed) if losses else None,
                     num_at_fault,
-                    wilson(num_at_fault, len(self.items)),
+                    share_interval(num_at_fault, len(self.items)),
                 )
             )
         return rows

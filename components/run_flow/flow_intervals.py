@@ -1,8 +1,8 @@
 """95 % intervals of means over eval items, and of shares."""
 
-import math
-import statistics
 from collections.abc import Mapping
+
+from slmkit.wilson_interval import wilson
 
 NUM_RESAMPLES = 2000
 Interval = dict[str, float | None]
@@ -32,13 +32,11 @@ def score_interval(values: Mapping[str, float], clusters: Mapping[str, str], see
     """The mean score of items; Wilson's interval for 0 or 1 an item, where a bootstrap near 0 and 1 hardly varies."""
     independent = len({clusters[id] for id in values}) == len(values)
     if independent and set(values.values()) <= {0, 1}:
-        return wilson(int(sum(values.values())), len(values))
+        return share_interval(int(sum(values.values())), len(values))
     return mean_interval(values, clusters, seed)
 
 
-def wilson(count: int, number: int) -> Interval:
-    """A share with Wilson's 95 % interval, which holds near 0 and for few items."""
-    share, z = count / number, statistics.NormalDist().inv_cdf(0.975)
-    center = (share + z**2 / (2 * number)) / (1 + z**2 / number)
-    half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
-    return {"mean": share, "low": max(0.0, center - half), "high": min(1.0, center + half)}
+def share_interval(count: int, number: int) -> Interval:
+    """A share with Wilson's 95 % interval."""
+    low, high = wilson(count, number)
+    return {"mean": count / number, "low": low, "high": high}

@@ -5,19 +5,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from model_inference.answer_sources import Endpoint, Request
 from slmkit.answers import Answer
 
 NUM_TOP = 20  # which is as many as OpenAI, Azure OpenAI and vLLM's server name
-
-
-class LabelEndpoint(Endpoint):
-    """One request of one token a question."""
-
-    async def _ask(self, request: Request) -> Answer:
-        return await self._client.complete(
-            request.messages, max_tokens=1, temperature=0.0, logprobs=True, top_logprobs=NUM_TOP
-        )
 
 
 def label_log_likelihoods(answer: Answer, labels: Sequence[str]) -> list[float | None]:

@@ -35,6 +35,9 @@ class Args:
     max_new_tokens: int = 256
     truncate_prompt: bool = False
     bf16: bool = False
+    prompt_price: float | None = None
+    completion_price: float | None = None
+    machine_price_per_hour: float | None = None
     max_error_fraction: float = 0.05
 
 
@@ -64,8 +67,21 @@ def run(args: Args) -> dict[str, float]:
     tracking.set_tags({"candidate": args.candidate})
     tracking.log_metrics(metrics)
     lineage.write(args, SPEC)
-    print(", ".join(f"{name.split('/')[1]} {value:.4g}" for name, value in metrics.items()))
+    print(summary(args, metrics, len(items)))
     return metrics
+
+
+def summary(args: Args, metrics: dict[str, float], num_items: int) -> str:
+    """What a person wants to know; counts where there is something to count."""
+    said = [f"accuracy {metrics['eval/accuracy']:.1%} by {args.method}"]
+    if "eval/accuracy_strict" in metrics:
+        said.append(f"{metrics['eval/accuracy_strict']:.1%} where the answer is nothing but the label")
+    names = ("num_unparsed", "num_truncated", "num_resumed")
+    said += [f"{metrics[f'choices/{name}']:.0f} {name[4:]}" for name in names if metrics.get(f"choices/{name}")]
+    if metrics["eval/failed_fraction"]:
+        said.append(f"{metrics['eval/failed_fraction']:.1%} failed and scored 0")
+    speed = metrics["perf/items_per_second"]
+    return f"{args.candidate}: {num_items} questions at {speed:.1f} a second, {', '.join(said)}"
 
 
 def depends_on(args: Args) -> list[Any]:
@@ -107,10 +123,7 @@ def by_likelihood(args: Args, items: list[Item], metrics: dict[str, float]) -> I
             yield question.id, failure(f"out of memory with a prompt of {len(question.prompt)} tokens")
             continue
         if not all(map(math.isfinite, log_likelihoods)):
-            yield (
-                question.id,
-                failure("the log-likelihood of a choice is not finite: is the model broken?"),
-            )
+            yield question.id, failure("the log-likelihood of a choice is not finite: is the model broken?")
             continue
         counts = {"prompt_tokens": len(question.prompt), "completion_tokens": 0}
         sizes = [1] * len(question.choices)
@@ -127,14 +140,12 @@ def by_likelihood(args: Args, items: list[Item], metrics: dict[str, float]) -> I
 
 
 def by_first_token(args: Args, items: list[Item]) -> Iterator[tuple[str, Row]]:
-    import contextlib
+    from endpoint_labels import NUM_TOP, label_log_likelihoods
 
-    from endpoint_labels import LabelEndpoint, label_log_likelihoods
+    from model_inference import answer_sources
 
-    from model_inference.answer_sources import Prices
-
-    with contextlib.closing(LabelEndpoint(args, Prices())) as endpoint:
-        for item, answer in answered(endpoint, items, max_new_tokens=1):
+    with answer_sources.connect(args, prices(args)) as source:
+        for item, answer in answered(source, items, max_new_tokens=1, top_logprobs=NUM_TOP):
             if isinstance(answer, str):
                 yield item["id"], failure(answer)
                 continue
@@ -151,7 +162,7 @@ def generated(args: Args, items: list[Item], metrics: dict[str, float]) -> Itera
 
     from model_inference import answer_sources
 
-    with answer_sources.connect(args, truncate_prompt=args.truncate_prompt) as source:
+    with answer_sources.connect(args, prices(args), truncate_prompt=args.truncate_prompt) as source:
         for item, answer in answered(source, items, max_new_tokens=args.max_new_tokens):
             if isinstance(answer, str):
                 yield item["id"], failure(answer)
@@ -161,7 +172,13 @@ def generated(args: Args, items: list[Item], metrics: dict[str, float]) -> Itera
         metrics["choices/num_truncated"] = source.usage.get("num_truncated", 0)
 
 
-def answered(source: Any, items: list[Item], *, max_new_tokens: int) -> Iterator[tuple[Item, Any]]:
+def prices(args: Args) -> Any:
+    from model_inference.answer_sources import Prices
+
+    return Prices(args.prompt_price, args.completion_price, args.machine_price_per_hour)
+
+
+def answered(source: Any, items: list[Item], **settings: int) -> Iterator[tuple[Item, Any]]:
     """Each item with its answer, or with the reason why there is none."""
     from model_inference.answer_sources import Request
     from slmkit.chat_client import AnswerError
@@ -174,7 +191,7 @@ def answered(source: Any, items: list[Item], *, max_new_tokens: int) -> Iterator
             yield item, str(error)
         else:
             by_id[item["id"]] = item
-            requests.append(Request(item["id"], item["messages"], max_new_tokens))
+            requests.append(Request(item["id"], item["messages"], **settings))
     for request, answer in source.answers(requests):
         refused = isinstance(answer, AnswerError) or answer.refused
         reason = str(answer) if isinstance(answer, AnswerError) else "refused by the content filter or the model"

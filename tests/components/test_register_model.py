@@ -35,24 +35,34 @@ def inputs(tmp_path):
     none = {"mean": 0.0, "low": 0.0, "high": 0.031}
     comparison = {
         "metric": "exact_match",
+        "share_metrics": ["exact_match"],
         "num_items": 120,
         "num_clusters": 30,
         "confidence_level": 0.95,
         "held_out": {"statement": "Held out from training: documents (120 questions)."},
         "warnings": [],
         "candidates": [
-            {"name": "base", "metrics": {"exact_match": none}},
-            {"name": "tuned", "metrics": {"exact_match": mean}},
+            {"name": "base", "metrics": {"exact_match": none, "rating": {"mean": 3.1, "low": 3.0, "high": 3.2}}},
+            {"name": "other", "metrics": {"exact_match": none, "rating": {"mean": 1.0, "low": None, "high": None}}},
+            {"name": "tuned", "metrics": {"exact_match": mean, "rating": {"mean": 4.2, "low": 4.0, "high": 4.4}}},
         ],
         "comparisons": [
-            {"candidate": "tuned", "baseline": "base", "metrics": {"exact_match": {**difference, "p_value": 1e-9}}}
+            {"candidate": "other", "baseline": "base", "metrics": {"exact_match": {**none, "p_value": 1.0}}},
+            {
+                "candidate": "tuned",
+                "baseline": "base",
+                "metrics": {
+                    "exact_match": {**difference, "p_value": 1e-9},
+                    "rating": {"difference": 1.1, "low": 0.9, "high": 1.3, "p_value": 0.01},
+                },
+            },
         ],
         "slices": [
             {
                 "slice": "question_type",
                 "value": "phone",
                 "num_items": 9,
-                "means": {"base": none, "tuned": {"mean": 0.1, "low": None, "high": None}},
+                "means": {"base": none, "other": none, "tuned": {"mean": 0.1, "low": None, "high": None}},
                 "differences": {"tuned": {"difference": 0.1, "low": None, "high": None}},
             }
         ],
@@ -133,8 +143,10 @@ def test_promoted_is_registered_once(register, store, inputs):
         "| base_model | `bbbbbbbbbbbbbbbb` | import_model model_name=tiny |",
         "| learning_rate | 0.003 |",
         "| note | a\\|b |",
-        "| exact_match | 0.0% (0.0% to 3.1%) | 61.2% (55.1% to 66.9%) | +61.2 (+55.1 to +66.9) | 1e-09 |",
-        "| question_type = phone | 9 | 0.0% (0.0% to 3.1%) | 10.0% | +10.0 |",
+        "| exact_match | 0.0% (0.0% to 3.1%) | 0.0% (0.0% to 3.1%) | 61.2% (55.1% to 66.9%) "
+        "| +61.2 points (+55.1 to +66.9) | 1e-09 |",
+        "| rating | 3.1 (3 to 3.2) | 1 | 4.2 (4 to 4.4) | +1.1 (+0.9 to +1.3) | 0.01 |",
+        "| question_type = phone | 9 | 0.0% (0.0% to 3.1%) | 0.0% (0.0% to 3.1%) | 10.0% | +10.0 points |",
         "Held out from training: documents (120 questions).",
         "## Decision: promote",
         "Weak where question_type = phone",

@@ -421,7 +421,7 @@ def test_intervals(main):
 
     # Wilson's interval of 1 in 10 as in statistical tables.
     wilson = {"mean": 0.1, "low": 0.0179, "high": 0.4042}
-    assert flow_intervals.wilson(1, 10) == pytest.approx(wilson, abs=5e-5)
+    assert flow_intervals.share_interval(1, 10) == pytest.approx(wilson, abs=5e-5)
     scores = {str(n): float(n == 0) for n in range(10)}
     assert flow_intervals.score_interval(scores, {id: id for id in scores}, 0) == pytest.approx(wilson, abs=5e-5)
 

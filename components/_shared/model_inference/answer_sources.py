@@ -35,6 +35,7 @@ class Request:
     max_new_tokens: int
     temperature: float = 0.0
     seed: int = 0
+    top_logprobs: int | None = None  # likeliest tokens to name at each place, which an endpoint may do
     response_format: dict[str, Any] | None = field(default=None, hash=False)  # which an endpoint may obey
 
 
@@ -118,6 +119,8 @@ class Endpoint:
         params: dict[str, Any] = {"max_tokens": request.max_new_tokens, "temperature": request.temperature}
         if request.temperature:
             params["seed"] = request.seed
+        if request.top_logprobs:
+            params |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.response_format:
             params["response_format"] = request.response_format
         return await self._client.complete(request.messages, **params)
