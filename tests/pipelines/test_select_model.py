@@ -1,0 +1,153 @@
+"""Candidates of every kind - a model, the same with documents, a real server - through `select_model`; then the cycles
+of `benchmark`."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from azure.ai.ml import Input
+
+from localml.session import run_pipeline
+from pipelines.benchmark import benchmark
+from pipelines.evaluation import Benchmark, Candidate
+from pipelines.select_model import select_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "pipelines" / "samples"
+QUIZ = {
+    "name": "quiz",
+    "files": "quiz.csv",
+    "columns": "{benchmark: quiz, id: id, question: question, choices: [A, B, C, D], gold: answer, gold_is: letter}",
+    "max_num_items": 24,
+    "metric": "accuracy",
+}
+
+
+@pytest.fixture(scope="module")
+def server(small_model):
+    """`transformers serve` on loopback; gives its base URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = Path(sys.executable).with_name("transformers")
+    command = [serve, "serve", small_model, "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen) -> None:
+    for _ in range(240):
+        assert process.poll() is None, "the server ended by itself"
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail("the server did not come up")
+
+
+def file(path: Path) -> Input:
+    return Input(type="uri_file", path=str(path))
+
+
+def folder(path: Path) -> Input:
+    return Input(type="uri_folder", path=str(path))
+
+
+@pytest.mark.slow
+def test_models_documents_and_a_server_side_by_side(small_model, server, tmp_path):
+    questions = tmp_path / "questions"
+    lines = (SAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines()[::9]
+    questions.write_text("\n".join(lines), encoding="utf-8")
+    job = select_model(
+        candidates=[
+            {"name": "small", "model_folder": str(small_model)},
+            {"name": "small, with documents", "model_folder": str(small_model), "retrieval": True},
+            {"name": "served", "endpoint": True},
+        ],
+        benchmarks=[
+            {"name": "questions", "eval_items": True, "metric": "exact_match", "max_new_tokens": 16},
+            QUIZ | {"method": "generate"},
+        ],
+        eval_items=file(questions),
+        benchmark_data=folder(SAMPLES / "benchmark"),
+        raw_data=folder(SAMPLES / "documents"),
+        context_prompt=file(SAMPLES / "context_prompt.yml"),
+        top_k=1,
+        endpoint=server,
+        endpoint_model=str(small_model),
+        auth="none",
+    )
+    outcome = run_pipeline(job, folder=tmp_path, root=tmp_path / "local", name="select")
+    comparison = json.loads(outcome.outputs["comparison"].read_text(encoding="utf-8"))
+    assert [one["name"] for one in comparison["candidates"]] == ["small", "small, with documents", "served"]
+    assert {part["benchmark"]: part["num_items"] for part in comparison["benchmarks"]} == {"questions": 12, "quiz": 24}
+    assert comparison["recommendation"]["reason"] in (outcome.outputs["report"] / "report.html").read_text("utf-8")
+
+    # The server has the weights of the first candidate, so that both say the same.
+    answers = {
+        name: {row["id"]: row["output"] for row in read(outcome.folder / f"{name}_questions_answers" / "predictions")}
+        for name in ("small", "served")
+    }
+    assert len(answers["small"]) == 12 and answers["served"] == answers["small"]
+    retrieved = read(outcome.folder / "questions_retrieval" / "augmented_eval_items")
+    found = [item["context_ids"] == item["source_ids"] for item in retrieved]
+    assert sum(found) > 0.7 * len(found), "the documents that the questions are about"
+
+
+@pytest.mark.slow
+def test_each_cycle_is_added_to_the_history(small_model, tmp_path):
+    def cycle(name: str, earlier: dict) -> list[dict]:
+        job = benchmark(
+            candidates=[
+                {"name": "champion", "model_folder": str(small_model)},
+                {"name": "current", "model_folder": str(small_model)},
+            ],
+            benchmarks=[QUIZ | {"method": "letter"}],
+            benchmark_data=folder(SAMPLES / "benchmark"),
+            cycle=name,
+            **earlier,
+        )
+        outcome = run_pipeline(job, folder=tmp_path, root=tmp_path / "local", name=name)
+        assert (outcome.outputs["trend_report"] / "report.html").is_file()
+        history = tmp_path / f"history of {name}"
+        history.write_bytes(outcome.outputs["history"].read_bytes())
+        return history
+
+    first = cycle("week-1", {})
+    second = cycle("week-2", {"earlier_history": file(first)})
+    rows = read(second)
+    assert [(row["cycle"], row["candidate"]) for row in rows] == [
+        *(("week-1", "champion"), ("week-1", "current"), ("week-2", "champion"), ("week-2", "current"))
+    ]
+    assert len({row["mean"] for row in rows}) == 1, "one model, one benchmark"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "complaint"),
+    [
+        (Candidate, {"name": "x"}, "one of model_name, model_folder and endpoint"),
+        (Candidate, {"name": "x", "model_name": "tiny", "endpoint": True}, "one of model_name"),
+        (Candidate, {"name": "x", "model_name": "tiny", "rag": True}, "rag"),
+        (Benchmark, {"name": "gsm8k"}, "metric"),
+        (Benchmark, {"name": "gsm8k", "metric": "numeric", "method": "chat"}, "method"),
+    ],
+)
+def test_what_is_no_candidate_or_benchmark(kind, values, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        kind.model_validate(values)
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
