@@ -30,6 +30,8 @@ def test_a_command_names_what_exists(command):
         assert (ROOT / command[0]).stat().st_mode & 0o111, "a script that can be started"
     elif command[0] == ".venv/bin/python":
         assert (ROOT / command[1]).is_file()
+    elif command[0] == ".venv/bin/transformers":
+        assert command[1] == "serve"
     elif command[:4] == ["az", "ml", "job", "create"]:
         assert (ROOT / command[command.index("-f") + 1]).is_file()
     else:
@@ -42,6 +44,8 @@ def test_the_values_that_are_set_exist(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my" / "documents").mkdir(parents=True)
     (tmp_path / "my" / "documents" / "a.txt").write_text("text")
+    (tmp_path / "my" / "benchmarks").mkdir()
+    (tmp_path / "my" / "benchmarks" / "gsm8k-test.jsonl").write_text("{}\n")
     (tmp_path / "chats.jsonl").write_text("{}\n")
     (tmp_path / "assets.yml").write_text(
         "azureml:my-chats:1: chats.jsonl\nazureml://registries/azureml/models/Phi-4-mini-instruct/versions/1: my\n"
