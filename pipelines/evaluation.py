@@ -1,5 +1,6 @@
 """Measure candidates on benchmarks: what to measure, and the steps that `select_model` and `benchmark` share."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +115,9 @@ def measure(
     """
     candidates = [Candidate.model_validate(candidate) for candidate in candidates]
     benchmarks = [Benchmark.model_validate(benchmark) for benchmark in benchmarks]
+    _check(candidates, benchmarks)
+    if any((c.retrieval and raw_data is None) or (c.endpoint and endpoint is None) for c in candidates):
+        raise ValueError("this pipeline takes neither documents nor an endpoint for its candidates; select_model does")
     items = {b.name: eval_items if b.eval_items else b.prepared(benchmark_data, seed) for b in benchmarks}
     retrieval = {"context_prompt": context_prompt, "top_k": top_k}
     augmented = _with_context(items, raw_data, retrieval) if any(c.retrieval for c in candidates) else {}
@@ -135,6 +139,21 @@ def measure(
     )
     comparison.name = "comparison"
     return comparison
+
+
+def _check(candidates: list[Candidate], benchmarks: list[Benchmark]) -> None:
+    """Enough of both, each with a name of its own, or steps would take each other's place."""
+    if len(candidates) < 2 or not benchmarks:
+        raise ValueError(
+            f"{len(candidates)} candidates and {len(benchmarks)} benchmarks: a comparison needs a baseline, which is "
+            "the first candidate, one more candidate, and a benchmark"
+        )
+    for named in (candidates, benchmarks):
+        seen: dict[str, str] = {}
+        for name in (one.name for one in named):
+            if (node := _node(name)) in seen:
+                raise ValueError(f"the names {seen[node]!r} and {name!r} make steps of one name; change one of them")
+            seen[node] = name
 
 
 def _metrics(benchmarks: list[Benchmark]) -> str:
@@ -188,5 +207,8 @@ def _combined(files: list[Any], name: str) -> Any:
 
 
 def _node(name: str) -> str:
-    """The name as Azure ML takes it for a step."""
-    return re.sub(r"\W+", "_", name).strip("_").lower()
+    """The name as Azure ML takes it for a step: letters of ASCII, digits and _; any others by a hash."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not name.isascii():
+        plain += f"_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain if plain[:1].isalpha() else f"n{plain}"

@@ -31,9 +31,11 @@ def run(args: Args) -> dict[str, float]:
                 where = f"{port}, {source}:{line}"
                 key = identity(record)
                 if key is None:
-                    raise UserError(f"{where}: no 'id' (a text); every record needs one")
+                    raise UserError(
+                        f"{where}: a record needs an 'id', a text, and its 'candidate', where it has one, is a text too"
+                    )
                 if first_seen.setdefault(key, where) != where:
-                    named = " of ".join(filter(None, key))
+                    named = " of ".join(part[:80] for part in key if part)
                     raise UserError(
                         f"{where}: {named} stands already in {first_seen[key]}; was the same file given twice, or do "
                         "two candidates share a name?"
@@ -50,7 +52,7 @@ def run(args: Args) -> dict[str, float]:
 def identity(record: dict) -> tuple[str, str | None] | None:
     """What tells a record from the others: its id, and the candidate where it is about one."""
     id, candidate = record.get("id"), record.get("candidate")
-    return (id, candidate) if isinstance(id, str) and id else None
+    return (id, candidate) if isinstance(id, str) and id and isinstance(candidate, str | None) else None
 
 
 if __name__ == "__main__":

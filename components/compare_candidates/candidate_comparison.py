@@ -195,6 +195,11 @@ class Comparison:
                 name = self.candidates[other].name
                 self.warnings.append(f"{name}: nothing varies between documents, so that the interval has no width.")
         for part in benchmarks:
+            if len(benchmarks) > 1 and 1 < part["num_clusters"] < FEW_CLUSTERS <= overall.num_clusters:
+                self.warnings.append(
+                    f"Only {part['num_clusters']} clusters of questions on {part['benchmark']}: its intervals are "
+                    "rough, and so are those of the score."
+                )
             if guessing := [name for name, above in part["above_chance"].items() if above is False]:
                 where = f" on {part['benchmark']}" if len(benchmarks) > 1 else ""
                 self.warnings.append(f"Not shown to be better than guessing{where}: {', '.join(guessing)}.")

@@ -4,16 +4,14 @@ from typing import Any
 
 from paired_statistics import PairedScores
 
+from slmkit.wilson_interval import wilson
+
 
 def recommend(candidates: list[dict[str, Any]], scores: PairedScores, margin: float, in_points: bool) -> dict[str, str]:
     """The candidate and the reason in a sentence; ``scores`` has a column a candidate."""
     allowed = f"{100 * margin:g} points" if in_points else f"{margin:g}"
     best = max(range(len(candidates)), key=lambda i: scores.means[i])
-    near = [
-        i
-        for i in range(len(candidates))
-        if i == best or ((low := scores.difference(i, best)["low"]) is not None and low > -margin)
-    ]
+    near = [i for i in range(len(candidates)) if i == best or _within(scores, i, best, margin, in_points)]
     name = candidates[best]["name"]
     if len(near) == 1:
         alike = [one["name"] for i, one in enumerate(candidates) if i != best and not _shown(scores, best, i)]
@@ -44,6 +42,16 @@ def recommend(candidates: list[dict[str, Any]], scores: PairedScores, margin: fl
     else:
         reason = f"{one['name']} has the best score {among}; neither cost nor latency is known of all of them."
     return {"candidate": one["name"], "reason": reason}
+
+
+def _within(scores: PairedScores, i: int, best: int, margin: float, in_points: bool) -> bool:
+    """Whether a candidate is shown to be no more than the margin below the best."""
+    found = scores.difference(i, best)
+    low = found["low"]
+    if low is not None and low == found["high"] and in_points:
+        # Nothing varied. In how many more clusters they may differ, by up to 1 each, is a share that was 0 of them.
+        low -= wilson(0, scores.worth)[1]
+    return low is not None and low > -margin
 
 
 def _shown(scores: PairedScores, better: int, worse: int) -> bool:

@@ -28,6 +28,11 @@ def read_items(path: Path) -> dict[str, dict]:
         id = checked_id(row, source, line)
         if id in rows:
             raise UserError(f"{source}:{line}: id {id!r} stands twice; ids must be unique")
+        try:
+            records.check_chat(row)
+            records.check_slices(row)
+        except ValueError as error:
+            raise UserError(f"{source}:{line}: eval item {id!r}: {error}") from None
         rows[id] = row
     if not rows:
         raise UserError(f"{path}: no records; there is nothing to compare")
@@ -57,6 +62,8 @@ def read_by_candidate(path: Path) -> dict[str, dict[str, dict]]:
         id, name = checked_id(row, source, line), row.get("candidate")
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"{source}:{line}: no 'candidate' (a text); every score and prediction names who answered")
+        if not isinstance(row.get("output"), str | None):
+            raise UserError(f"{source}:{line}: the 'output' of {id!r} is {type(row['output']).__name__} and not a text")
         if id in found[name]:
             raise UserError(f"{source}:{line}: id {id!r} stands twice for {name!r}; ids must be unique")
         found[name][id] = row
@@ -95,7 +102,7 @@ def check_same_ids(items: dict[str, dict], candidates: list[Candidate]) -> None:
             ("predictions to no question of eval_items", (one.predictions or {}).keys() - items.keys()),
         ):
             if ids:
-                some = ", ".join(sorted(ids)[:3])
+                some = ", ".join(id[:80] if id.isprintable() else ascii(id[:80]) for id in sorted(ids)[:3])
                 raise UserError(
                     f"{one.name}: {len(ids)} {what} ({some}{', ...' if len(ids) > 3 else ''}); "
                     "score all candidates on the same eval items, or set on_unequal_ids to intersect"

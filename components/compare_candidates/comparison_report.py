@@ -132,6 +132,8 @@ def headlines(comparison: dict[str, Any]) -> list[str]:
 
 def meaning(comparison: dict[str, Any], pair: dict[str, Any]) -> str:
     found = pair["metrics"][metric_name(comparison)]
+    if too_few(found, comparison):
+        return f"The same difference everywhere, and yet so few clusters do not show it: p {p_value(found['p_value'])}."
     if found["low"] > 0:
         return f"The whole interval lies above zero: {pair['candidate']} is better by more than chance explains."
     if found["high"] < 0:
@@ -139,9 +141,15 @@ def meaning(comparison: dict[str, Any], pair: dict[str, Any]) -> str:
     return "The interval includes zero: these questions do not tell which of the two is better."
 
 
+def too_few(found: dict[str, Any], comparison: dict[str, Any]) -> bool:
+    """Whether an interval without width leaves 0 out where the test does not: in five clusters or less."""
+    return found["low"] == found["high"] != 0 and found["p_value"] > 1 - comparison["confidence_level"]
+
+
 def counted(comparison: dict[str, Any]) -> str:
     found = [pair["metrics"][metric_name(comparison)] for pair in comparison["comparisons"]]
-    better, worse = sum(one["low"] > 0 for one in found), sum(one["high"] < 0 for one in found)
+    told = [one for one in found if not too_few(one, comparison)]
+    better, worse = sum(one["low"] > 0 for one in told), sum(one["high"] < 0 for one in told)
     baseline = comparison["comparisons"][0]["baseline"]
     same = len(found) - better - worse
     return f"Against {baseline}, by more than chance explains: {better} better, {worse} worse, {same} not told apart."

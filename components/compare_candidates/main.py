@@ -2,7 +2,6 @@
 
 import collections
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,7 @@ def run(args: Args) -> dict[str, float]:
     comparison["warnings"][:0] = warnings
 
     import comparison_report
+    import ranking_text
 
     page = comparison_report.render(comparison, items, candidates)
     with records.whole_folder(args.report) as folder:
@@ -64,8 +64,8 @@ def run(args: Args) -> dict[str, float]:
     tracking.log_artifact(args.report / "report.html")
     tracking.set_tags({"recommendation": comparison["recommendation"]["candidate"]})
     lineage.write(args, SPEC)
-    print(*comparison_report.headlines(comparison), comparison["held_out"]["statement"], sep="\n")
-    print(*comparison["warnings"], f"Recommendation: {comparison['recommendation']['reason']}", sep="\n")
+    print(f"RECOMMENDATION: {comparison['recommendation']['reason']}", comparison["held_out"]["statement"], sep="\n")
+    print(*comparison["warnings"], "", ranking_text.ranking(comparison), sep="\n")
     return metrics
 
 
@@ -148,7 +148,7 @@ def logged_metrics(comparison: dict[str, Any]) -> dict[str, float]:
             for name, difference in part["differences"].items():
                 of = f"/{name}" if several else ""
                 found[f"eval/{part['metric']}_difference/{part['benchmark']}{of}"] = difference["difference"]
-    known = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in found.items() if value is not None}
+    known = {name: value for name, value in found.items() if value is not None}
     return dict(list(known.items())[:MAX_LOGGED])
 
 

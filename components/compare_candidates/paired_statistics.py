@@ -101,8 +101,11 @@ class PairedScores:
         return found
 
     def minimum_detectable_effect(self, column: int, baseline: int) -> float | None:
-        """The true difference that these questions would show with a power of 80 %, at the level of the intervals."""
-        if self.draws is None:
+        """The true difference that these questions would show with a power of 80 %, at the level of the intervals.
+
+        None where nothing varies, which says how alike the two are and not how sharp the questions.
+        """
+        if self.draws is None or not self._varies(column, baseline):
             return None
         freedom = self.worth - 1
         error = float(np.nanstd(self._drawn_differences(column, baseline))) * math.sqrt(self.worth / freedom)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from promotion_rules import Reason
@@ -17,10 +17,10 @@ class PrivacyDecision(pydantic.BaseModel):
 
     verdict: Literal["pass", "fail"]
     reasons_to_fail: list[str]
-    synthetic_data_sha256: str
+    synthetic_data_sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def judge(asked: str, decision_path: Path | None, comparison_path: Path) -> Iterator[Reason]:
+def judge(asked: str, decision_path: Path | None, comparison_path: Path, candidate: str) -> Iterator[Reason]:
     """Nothing where no audit is given and none is required."""
     if decision_path is None:
         if asked == "required":
@@ -31,8 +31,8 @@ def judge(asked: str, decision_path: Path | None, comparison_path: Path) -> Iter
         yield of_verdict(False, f"the audit failed: {' '.join(decision.reasons_to_fail) or 'it gives no reason'}")
         return
     audited = decision.synthetic_data_sha256
-    trained_on = list(training_data(lineage.read(comparison_path)))
-    if any(audited in hashes(entry) for entry in trained_on):
+    trained_on = list(training_data(lineage.read(comparison_path), candidate))
+    if trained_on and all(audited in hashes(entry) for entry in trained_on):
         yield of_verdict(True, "the audit passed, of data that stand in the lineage of what was trained on")
     elif any("lineage" in entry for entry in trained_on):
         text = f"the audit passed, but of other data (SHA-256 {audited[:16]}) than the training data were made from"
@@ -46,12 +46,19 @@ def of_verdict(holds: bool, text: str) -> Reason:
     return Reason(rule="privacy_verdict", outcome="pass" if holds else "fail", text=text)
 
 
-def training_data(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every input named train_data in a lineage: the candidate's, and the baseline's if that was trained here too."""
-    for port, made_from in entry.get("inputs", {}).items():
-        if port == "train_data":
-            yield made_from
-        yield from training_data(made_from.get("lineage", {}))
+def training_data(compared: dict[str, Any], candidate: str) -> Iterator[dict[str, Any]]:
+    """What the candidate was trained on last, by each step that asked it; not the baseline, nor another candidate."""
+    for step in lineage.steps_that_asked(compared, candidate):
+        yield from last_training_data(step.get("inputs", {}).get("model", {}).get("lineage", {}))
+
+
+def last_training_data(made: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of the last fine-tuning and what followed it; what its base model was trained on was audited in its own time."""
+    inputs = made.get("inputs", {})
+    yield from (inputs[port] for port in ("train_data", "train_preferences") if port in inputs)
+    if "train_data" not in inputs:
+        for port in {"model", "base_model"} & inputs.keys():
+            yield from last_training_data(inputs[port].get("lineage", {}))
 
 
 def hashes(made_from: dict[str, Any]) -> Iterator[str]:

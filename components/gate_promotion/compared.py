@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pydantic
-from promotion_policy import Target
+from promotion_policy import Share, Target
 
 from slmkit.errors import UserError
 
@@ -16,16 +16,23 @@ class Read(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(allow_inf_nan=False, frozen=True)
 
 
-class Score(Read):
-    mean: float
+class Interval(Read):
     low: float | None  # None where a single cluster leaves nothing to tell
     high: float | None
 
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> "Interval":
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
-class Difference(Read):
+
+class Score(Interval):
+    mean: float
+
+
+class Difference(Interval):
     difference: float
-    low: float | None
-    high: float | None
     num_wins: int | None = None
     num_losses: int | None = None
 
@@ -44,7 +51,7 @@ class Candidate(Read):
     name: str
     scores_sha256: str
     metrics: dict[str, Score]
-    failed_fraction: float
+    failed_fraction: Share
     latency_ms: Latency | None
     cost_per_1000: float | None = None
 
@@ -58,8 +65,8 @@ class Pair(Read):
 class Part(Read):
     """The questions of a benchmark or of a slice."""
 
-    num_items: int
-    num_clusters: int
+    num_items: pydantic.PositiveInt
+    num_clusters: pydantic.PositiveInt
     means: dict[str, Score]
     differences: dict[str, Difference]
 
@@ -81,8 +88,8 @@ class HeldOut(Read):
 
 class Comparison(Read):
     metric: str | dict[str, str]
-    num_items: int
-    num_clusters: int
+    num_items: pydantic.PositiveInt
+    num_clusters: pydantic.PositiveInt
     confidence_level: Annotated[float, pydantic.Field(gt=0, lt=1)]
     eval_items_sha256: str
     held_out: HeldOut
@@ -91,6 +98,16 @@ class Comparison(Read):
     comparisons: Annotated[list[Pair], pydantic.Field(min_length=1)]
     benchmarks: list[Benchmark] = []
     slices: list[Slice] = []
+
+    @pydantic.model_validator(mode="after")
+    def _each_once(self) -> "Comparison":
+        for names in ([found.name for found in self.candidates], [pair.candidate for pair in self.comparisons]):
+            if len(set(names)) < len(names):
+                raise ValueError(f"a candidate stands twice among {', '.join(names)}")
+        for pair in self.comparisons:
+            if pair.candidate == pair.baseline:
+                raise ValueError(f"{pair.candidate} is compared with itself")
+        return self
 
     @property
     def main_metric(self) -> str:
@@ -145,7 +162,7 @@ def look_up(comparison: Comparison, pair: Pair, target: Target) -> Evidence:
         return Evidence(metric, num_items, comparison.num_clusters, *means, difference, yes_or_no)
     if target.metric not in (None, metric):
         raise UserError(f"the policy asks for metric {target.metric!r} in {place}; it was compared by {metric}")
-    difference, overall = part.differences[pair.candidate], pair.metrics.get(metric)
+    difference, overall = _named(part.differences, pair.candidate, "candidate"), pair.metrics.get(metric)
     yes_or_no = difference.is_of_yes_or_no(part.num_items)
     if overall:
         yes_or_no = yes_or_no or overall.is_of_yes_or_no(comparison.num_items)
@@ -153,8 +170,8 @@ def look_up(comparison: Comparison, pair: Pair, target: Target) -> Evidence:
         f"{metric} in {place}",
         part.num_items,
         part.num_clusters,
-        part.means[pair.baseline],
-        part.means[pair.candidate],
+        _named(part.means, pair.baseline, "candidate"),
+        _named(part.means, pair.candidate, "candidate"),
         difference,
         yes_or_no,
     )

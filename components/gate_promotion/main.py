@@ -42,7 +42,8 @@ def run(args: Args) -> dict[str, float]:
 
     pair = comparison.pair(args.candidate)
     reasons = list(promotion_rules.judge(policy, comparison, pair))
-    reasons += audited_data.judge(policy.privacy_verdict, args.privacy_decision, args.comparison)
+    audited = audited_data.judge(policy.privacy_verdict, args.privacy_decision, args.comparison, pair.candidate)
+    reasons += audited
     verdict = promotion_rules.verdict(reasons)
     needed = [reason.num_items_needed for reason in reasons if reason.num_items_needed]
     decision = {

@@ -27,13 +27,13 @@ class Target(Strict):
 
 
 class Superiority(Target):
-    min_difference: Annotated[float, pydantic.Field(ge=-1, le=1)] = 0.0
+    min_difference: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
 
 
 class Guard(Target):
     """Non-inferiority: the candidate may be worse, but by less than the margin."""
 
-    margin: Annotated[float, pydantic.Field(gt=0, le=1)]
+    margin: Annotated[float, pydantic.Field(gt=0, lt=1)]
 
 
 class Floor(Target):

@@ -56,7 +56,8 @@ def of_difference(rule: str, found: Evidence, threshold: float, level: float) ->
         return reason(rule, difference.difference, threshold, None, text, found)
     low = min(difference.low, difference.difference - least_half(found, threshold, level))
     if low > threshold:
-        text = f"{found.where}: the difference is at least {points(low)} points; {asked}"
+        held_to = " (allowing for differences not seen)" if low < difference.low else ""
+        text = f"{found.where}: the difference is at least {points(low)} points{held_to}; {asked}"
         return reason(rule, low, threshold, True, text, found)
     if difference.high <= threshold:
         text = f"{found.where}: the difference is at most {points(difference.high)} points; {asked}"

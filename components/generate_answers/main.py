@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SPEC = Path(__file__).with_name("component.yml")
 REFUSED = "refused by the content filter"
+TAKEN_OVER = {"output", "prompt_tokens", "completion_tokens", "cost", "finish_reason"}
 TOO_LONG = re.compile(r"the model takes|context.?(length|window)", re.IGNORECASE)  # here, and as endpoints say it
 
 
@@ -44,6 +45,8 @@ class Args:
 
 
 def run(args: Args) -> dict[str, float]:
+    if not (args.candidate.strip() and args.candidate.isprintable()):
+        raise UserError(f"candidate {args.candidate!r} is blank or has line breaks; give a name to score it under")
     # Threads that spin while they wait are slower than none as soon as another step runs beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -69,11 +72,11 @@ def run(args: Args) -> dict[str, float]:
             with records.write_records(args.predictions) as write:
                 for id in items:
                     write(rows[id])
-            log.forget()
         metrics = figures(rows, seconds, source)
     tracking.set_tags({"candidate": args.candidate})
     tracking.log_metrics(metrics)
     lineage.write(args, SPEC)
+    log.forget()
     print(summary(args.candidate, num_known, metrics))
     return metrics
 
@@ -115,8 +118,8 @@ def earlier_rows(args: Args, asked: dict[str, str]) -> dict[str, dict[str, Any]]
     """The rows of items that an earlier run answered; when they were asked now, that took no time."""
     if args.earlier_predictions is None:
         return {}
-    rows = (row for row in records.read_records(args.earlier_predictions) if not row.get("error"))
-    known = {row.get("request_sha256"): row for row in rows}
+    rows = [row for row in records.read_records(args.earlier_predictions) if not row.get("error")]
+    known = {row.get("request_sha256"): row for row in rows if row.keys() >= TAKEN_OVER}
     taken = {"candidate": args.candidate, "latency_ms": None, "cached": True}
     return {id: {**known[sha256], "id": id, **taken} for id, sha256 in asked.items() if sha256 in known}
 

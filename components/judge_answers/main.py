@@ -96,12 +96,12 @@ def run(args: Args) -> dict[str, float]:
                 if (row["candidate"] == sides[0].name) == ours:
                     write(row)
     report = judge_report.write(args, rubric, items, sides, of_item, scores, metric)
-    log.forget()
 
     metrics = judge_report.metrics(report)
     tracking.log_metrics(metrics)
     tracking.log_artifact(args.report / "report.html")
     lineage.write(args, SPEC)
+    log.forget()
     print(judge_report.headline(report))
     return metrics
 

@@ -33,8 +33,8 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
         raise UserError(f"{pattern!r} leads out of raw_data; give a pattern below it, such as 'data/*-test.csv'")
     try:
         found = sorted(folder.glob(pattern))
-    except ValueError as error:
-        raise UserError(f"{pattern!r} is no file pattern: {error}") from None
+    except (ValueError, IndexError) as error:  # the latter for "."
+        raise UserError(f"{pattern!r} is no file pattern: {error}; give one such as '**/*.csv'") from None
     files = [path for path in found if path.is_file() and _is_data(path.relative_to(folder))]
     if not files:
         there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,7 +84,7 @@ def listed_choices(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise RowError(f"the choices {value[:80]!r} are not a list") from None
     if not isinstance(value, list | tuple):
         raise RowError(f"the choices are {type(value).__name__} and not a list")
@@ -102,10 +103,10 @@ def place_of(value: Any, kind: str, choices: tuple[str, ...]) -> int:
     if kind == "text":
         place = choices.index(said) if said in choices else -1
     elif kind == "letter":
-        letter = said.strip("()").upper()
+        letter = unicodedata.normalize("NFKC", said).strip("()").upper()  # Ａ and （Ａ） too
         place = LETTERS.find(letter) if len(letter) == 1 else -1
     else:
-        whole = re.fullmatch(r"(\d+)(\.0+)?", said)
+        whole = re.fullmatch(r"(\d{1,9})(\.0+)?", unicodedata.normalize("NFKC", said))  # ３ and ③ too
         place = int(whole[1]) - (kind == "number") if whole else -1
     if not 0 <= place < len(choices):
         raise RowError(f"the gold answer {said[:80]!r} (read as {kind}) is not among the {len(choices)} choices")

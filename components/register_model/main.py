@@ -84,7 +84,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    missing = [key for key in keys if not isinstance(content, dict) or not content.get(key)]
     if missing:
         raise UserError(f"{path}: no {', '.join(missing)}; is it the output of the right component?")
     return content
@@ -96,14 +96,19 @@ def check_same(args: Args, decision: dict[str, Any], model_sha256: str) -> None:
         raise UserError(
             f"{args.decision}: decided on another comparison than {args.comparison}; run gate_promotion again"
         )
-    evaluated = {"lineage": lineage.read(args.decision)}
-    for port in ("comparison", "candidate_scores", "predictions", "model"):
-        evaluated = evaluated.get("lineage", {}).get("inputs", {}).get(port, {})
-    if evaluated.get("sha256", model_sha256) != model_sha256:
-        raise UserError(
-            f"{args.model}: not the model that was evaluated (SHA-256 {model_sha256[:16]}, evaluated: "
-            f"{evaluated['sha256'][:16]}); evaluate it before it is registered"
-        )
+    candidate = decision["candidate"]
+    for step in lineage.steps_that_asked(lineage.read(args.decision), candidate):
+        evaluated = step.get("inputs", {}).get("model", {}).get("sha256")
+        if evaluated is None:
+            where = step["parameters"].get("endpoint")
+            raise UserError(
+                f"{args.model}: {candidate} was evaluated at {where}, not from a folder; evaluate the folder"
+            )
+        if evaluated != model_sha256:
+            raise UserError(
+                f"{args.model}: not the model that was evaluated as {candidate} (SHA-256 {model_sha256[:16]}, "
+                f"evaluated: {evaluated[:16]}); evaluate it before it is registered"
+            )
 
 
 def tags(args: Args, decision: dict[str, Any], model_sha256: str) -> dict[str, str]:

@@ -35,7 +35,8 @@ def render(
 def summary(decision: dict[str, Any]) -> str:
     """The decision in a line, which is also the description in the registry."""
     superiority = decision["reasons"][0]["text"]
-    return f"{decision['candidate']}, judged {decision['verdict']} against {decision['baseline']}: {superiority}."
+    said = f"{decision['candidate']}, judged {decision['verdict']} against {decision['baseline']}: {superiority}."
+    return " ".join(said.split())  # names with line breaks would write the card
 
 
 def architecture(model: Path) -> str:

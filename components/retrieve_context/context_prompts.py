@@ -9,7 +9,7 @@ import pydantic
 
 from slmkit import textstats
 
-_FENCE = re.compile(r"<(?=\s*/?\s*document)", re.IGNORECASE)
+_FENCE = re.compile(r"<(?=\s*(?:/\s*)?document)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ContextPrompt(pydantic.BaseModel):
     def _has_its_places(cls, text: str | None, field: pydantic.ValidationInfo) -> str | None:
         places = ["text"] if field.field_name == "passage" else ["documents", "question"]
         found = re.findall(r"{(\w*)}", text or "")
-        if text is not None and (sorted(found) != places or text.count("{") != len(places)):
+        if text is not None and (sorted(found) != places or not text.count("{") == text.count("}") == len(places)):
             raise ValueError(
                 f"needs {' and '.join(f'{{{place}}}' for place in places)}, once each, and no other braces"
             )

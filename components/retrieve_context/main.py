@@ -117,7 +117,12 @@ def read_chunks(args: Args, refused: list[dict[str, object]]) -> list[document_c
             ids.add(document["id"])
             chunks += document_chunks.chunks_of(document, args.chunk_chars)
     first = "".join(f" (the first: {row['source']}:{row['line']}: {row['reason']})" for row in refused[:1])
-    records.check_share(len(refused), len(refused) + len(ids), args.max_error_fraction, f"documents{first}")
+    try:
+        records.check_share(len(refused), len(refused) + len(ids), args.max_error_fraction, f"documents{first}")
+    except UserError:
+        with records.whole_folder(args.report) as folder:
+            retrieval_report.write_quarantine(folder, refused)
+        raise
     if not chunks:
         raise UserError(f"{args.documents}: no documents; there is nothing to retrieve from")
     return chunks
@@ -134,6 +139,7 @@ def read_items(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{where}: id {item['id']!r} stands twice in the eval items; ids must be unique")
         try:
             records.check_chat(item)
+            records.check_slices(item)
         except ValueError as error:
             raise UserError(f"{where}: eval item {item['id']!r}: {error}") from None
         if item["messages"][-1]["role"] != "user":

@@ -99,12 +99,16 @@ def headline(measured: dict[str, Any], retriever: str) -> str:
 def write(folder: Path, measured: dict[str, Any], retriever: str, refused: list[dict[str, object]]) -> None:
     """report.json, report.html, and the refused documents each with its reason."""
     with records.whole_folder(folder) as report:
-        with records.write_records(report / "quarantine.jsonl") as refuse:
-            for row in refused:
-                refuse(row)
+        write_quarantine(report, refused)
         text = json.dumps({"retriever": retriever, **measured}, ensure_ascii=False, indent=2)
         (report / "report.json").write_text(text + "\n", encoding="utf-8")
         (report / "report.html").write_text(_page(measured, retriever), encoding="utf-8")
+
+
+def write_quarantine(folder: Path, refused: list[dict[str, object]]) -> None:
+    with records.write_records(folder / "quarantine.jsonl") as refuse:
+        for row in refused:
+            refuse(row)
 
 
 def _page(measured: dict[str, Any], retriever: str) -> str:
@@ -131,7 +135,12 @@ def _page(measured: dict[str, Any], retriever: str) -> str:
         sections.append("<p>No item names a source that is in the corpus.</p>")
     sections += ["<h2>Counts</h2>", table(["what", "number"], counts.items())]
     misses = [
-        (miss["question"], ", ".join(miss["source_ids"]), miss["rank"] or f"not in {DEPTH}", miss["best_text"])
+        (
+            miss["question"],
+            ", ".join(miss["source_ids"]),
+            miss["rank"] or f"not in {max(DEPTH, measured['top_k'])}",
+            miss["best_text"],
+        )
         for miss in measured["misses"]
     ]
     head = ["question", "source", "its rank", "the best passage instead"]

@@ -153,11 +153,8 @@ class FlowRuns:
             elif answer.refused:
                 self.errors[request.key] = "refused by the content filter or the model"
             else:
-                # Half a character, which JSON can carry, stops every writer.
-                text = answer.text.encode("utf-8", "replace").decode()
-                row = asdict(answer) | {"text": text}
-                self._log.add(request.key, row)
-                self._answers[request.key] = Answer(**row)
+                self._log.add(request.key, asdict(answer))
+                self._answers[request.key] = answer
 
     def _outcome(self, node: Node, key: str) -> Outcome:
         if key in self.errors:

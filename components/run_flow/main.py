@@ -48,8 +48,8 @@ class Args:
 
 
 def run(args: Args) -> dict[str, float]:
-    if not args.candidate.strip():
-        raise UserError("candidate is blank; give the name under which the variants are scored and compared")
+    if not (args.candidate.strip() and args.candidate.isprintable()):
+        raise UserError(f"candidate {args.candidate!r} is blank or has line breaks; give a name to compare it under")
     import flow_evaluation
     import flow_files
     import flow_items

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ROLES = ("system", "user", "assistant")
 _ROLE_LINE = re.compile(rf"^[ \t]*#{{0,2}}[ \t]*({'|'.join(ROLES)})[ \t]*:[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
+MAX_CHARACTERS = 1_000_000  # of a rendered prompt; a loop in a loop comes to any number
 _NO_ROLE = "\ufdd0"  # no character of any text; before each line of a value, so that no value can open a turn
 
 
@@ -100,10 +101,18 @@ class Prompt:
     def _rendered(self, inputs: dict[str, Any]) -> str:
         from jinja2 import TemplateError
 
+        parts, size = [], 0
         try:
-            return _compiled(self.template).render(self.defaults | inputs)
+            for part in _compiled(self.template).generate(self.defaults | inputs):
+                parts.append(part)
+                size += len(part)
+                if size > MAX_CHARACTERS:
+                    raise ValueError(f"the prompt has more than {MAX_CHARACTERS:,} characters")
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise ValueError(f"{self.path.name}: the template does not take its inputs: {error}") from None
+        except MemoryError:
+            raise ValueError(f"{self.path.name}: the template takes more memory than there is") from None
+        return "".join(parts)
 
     def _line_with(self, name: str) -> str:
         found = re.search(rf"\b{re.escape(name)}\b", self.template)
@@ -126,7 +135,7 @@ def read_prompty(path: Path) -> Prompt:
         raise UserError(f"{path}:1: a .prompty file begins with its front matter (YAML) between two lines of ---")
     head, body = found[1] or "", text[found.end() :]
     try:
-        front = FrontMatter.model_validate(yaml.safe_load(head) or {})
+        front = FrontMatter.model_validate(checked_files.parsed_yaml(head) or {})
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}:{error.problem_mark.line + 2}: the front matter is no YAML: {error.problem}") from None
     except yaml.YAMLError as error:

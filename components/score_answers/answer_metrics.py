@@ -156,7 +156,8 @@ class Bleu(TokenMetric):
 
     def best(self, answer, references, language):
         wanted = [self.spaced(reference, language) for reference in references]
-        return (self.bleu.sentence_score(self.spaced(answer, language), wanted).score / 100,)
+        score = self.bleu.sentence_score(self.spaced(answer, language), wanted).score / 100
+        return (min(1.0, score),)  # its logarithms make a perfect one 1.0000000000000004
 
 
 class Rouge(TokenMetric):

@@ -1,6 +1,7 @@
 """The number that an answer ends with, as written in English, Japanese or Korean, compared exactly."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -44,7 +45,7 @@ class Number:
 
 def final_number(text: str) -> Number | None:
     """The first number after the last #### where there is one, else the last number of the text."""
-    plain = _MINUS.sub("-", text.translate(_PLAIN))
+    plain = _MINUS.sub("-", unicodedata.normalize("NFC", text).translate(_PLAIN))  # 만 may come as three jamo
     plain = _FRACTION.sub(lambda match: f"{match[1] + ' ' if match[1] else ''}{match[2]}/{match[3]}", plain)
     _, mark, marked = plain.rpartition(_MARK)
     numbers = list(_NUMBER.finditer(marked))

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from slmkit.answer_text import normalize
 
-_FENCE = re.compile(r"\s*```[ \t]*\w*[ \t]*\n(.*?)```\s*", re.DOTALL)
+_FENCE = re.compile(r"\s*```[ \t]*(?:\w+[ \t]*)?\n(.*?)```\s*", re.DOTALL)
 Path = tuple[str | int, ...]
 
 

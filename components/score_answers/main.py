@@ -103,6 +103,10 @@ def read_items(path: Path, metrics: Iterable[str]) -> dict[str, dict]:
         references = item.get("references")
         if not isinstance(references, list) or not references or not all(map(has_text, references)):
             raise UserError(f"{where}: eval item {id!r} needs 'references', a list of texts that are not blank")
+        try:
+            records.check_slices(item)
+        except ValueError as error:
+            raise UserError(f"{where}: eval item {id!r}: {error}") from None
         for metric, (find, word) in needed.items():
             if lacking := [reference for reference in references if find(reference) is None]:
                 raise UserError(f"{where}: {metric} needs {word} in the reference {lacking[0][:60]!r} of item {id!r}")
@@ -141,10 +145,10 @@ def has_text(value: object) -> bool:
 
 
 def only_candidate(path: Path, predictions: Iterable[dict]) -> str:
-    names = {prediction.get("candidate") for prediction in predictions}
+    names = list({str(name := prediction.get("candidate")): name for prediction in predictions}.values())
     if len(names) > 1 or not all(map(has_text, names)):
         raise UserError(f"{path}: predictions of one named candidate are needed, found {sorted(map(str, names))}")
-    return names.pop()
+    return names[0]
 
 
 def language(item: dict) -> str:

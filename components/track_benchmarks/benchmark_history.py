@@ -10,7 +10,8 @@ from slmkit import records
 from slmkit.errors import UserError
 
 Number = Annotated[float, pydantic.Field(allow_inf_nan=False)]
-Text = Annotated[str, pydantic.Field(min_length=1, max_length=500)]
+MAX_NAME = 500  # characters
+Text = Annotated[str, pydantic.Field(min_length=1, max_length=MAX_NAME)]
 
 
 class Mean(pydantic.BaseModel):

@@ -40,6 +40,10 @@ def run(args: Args) -> dict[str, float]:
 
     if not args.cycle.strip():
         raise UserError("cycle is blank; give this cycle a name or a date")
+    if len(args.cycle) > benchmark_history.MAX_NAME:
+        raise UserError(
+            f"cycle has more than {benchmark_history.MAX_NAME} characters; give this cycle a name or a date"
+        )
     comparison = checked_files.load(args.comparison, benchmark_history.Comparison)
     champion = args.champion or comparison.baseline
     earlier = benchmark_history.read(args.earlier_history) if args.earlier_history else []

@@ -21,14 +21,15 @@ def render(rows: list[Row], cycle: str, champion: str, verdicts: list) -> str:
     cycles = list(dict.fromkeys(row.cycle for row in rows))
     position = cycles.index(cycle)
     last = cycles[position - 1] if position else None
-    benchmarks = list(dict.fromkeys(row.benchmark for row in rows))
+    shown = cycles[-MAX_CYCLES:]
+    benchmarks = list(dict.fromkeys(row.benchmark for row in rows if row.cycle in shown))
     names = list(dict.fromkeys(row.candidate for row in rows))
     color = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
     sections = [_STYLE, f"<h2>This cycle against {escape(champion)}</h2>", verdict_table(verdicts, rows, champion)]
     sections += [f"<h2>Since {escape(last)}</h2>" if last else "", changes(rows, cycle, last) if last else ""]
     for benchmark in benchmarks:
         of = [row for row in rows if row.benchmark == benchmark]
-        sections += [f"<h2>{escape(benchmark)}</h2>", chart(of, cycles[-MAX_CYCLES:], color)]
+        sections += [f"<h2>{escape(benchmark)}</h2>", chart(of, shown, color)]
     return html_report.page(f"Benchmarks, cycle {cycle}", *sections)
 
 

@@ -113,11 +113,19 @@ def link_outputs(runner: Runner, folder: Path) -> dict[str, Path]:
 
 
 def summary_texts(runner: Runner) -> list[str]:
-    """What sweeps and the steps that are tagged ``prints_summary`` have printed, in the order of the graph."""
+    """What sweeps and the steps that are tagged ``prints_summary`` have printed, in the order of the graph.
+
+    Of steps of one stage that read each other, the last one has the last word.
+    """
+    steps = {name: step for name, step in runner.graph.steps.items() if step.sweep or _tag(step, "prints_summary")}
+    read_on = {(need, _tag(step, "stage")) for step in steps.values() for need in step.needs}
     texts = []
     for name, finished in runner.finished.items():
-        step = runner.graph.steps[name]
-        prints = step.sweep or (step.component.tags or {}).get("prints_summary") == "true"
-        if prints and finished.log.exists():
+        last = name in steps and (steps[name].sweep or (name, _tag(steps[name], "stage")) not in read_on)
+        if last and finished.log.exists():
             texts.append(finished.log.read_text(encoding="utf-8", errors="replace").rstrip())
     return texts
+
+
+def _tag(step: Step, name: str) -> str | None:
+    return (step.component.tags or {}).get(name)

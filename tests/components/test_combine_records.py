@@ -50,9 +50,9 @@ def test_the_same_record_twice_is_refused_with_both_places(combine, tmp_path):
     assert not (tmp_path / "combined").exists()
 
 
-@pytest.mark.parametrize("bad", [{}, {"id": 7}, {"id": ""}])
+@pytest.mark.parametrize("bad", [{}, {"id": 7}, {"id": ""}, {"id": "a", "candidate": ["b"]}])
 def test_a_record_needs_an_id(combine, bad):
-    with pytest.raises(UserError, match="records_1, file1:1: no 'id'"):
+    with pytest.raises(UserError, match="records_1, file1:1: a record needs an 'id'"):
         combine([bad])
 
 

@@ -267,6 +267,7 @@ def test_the_same_difference_everywhere_has_no_width(stats):
     base = np.random.default_rng(1).random(50)
     found = paired(stats, np.stack([base, base + 0.1], axis=1)).difference(1, 0)
     assert found["low"] == found["high"] == found["difference"] == pytest.approx(0.1)
+    assert paired(stats, np.ones((50, 2))).minimum_detectable_effect(1, 0) is None, "not 0"
 
 
 def test_the_number_of_cores_changes_nothing(stats, monkeypatch):

@@ -34,21 +34,31 @@ def audit(tmp_path, verdict="pass", sha256=AUDITED):
     return tmp_path / "privacy"
 
 
-def keep_lineage(tmp_path, made_from):
-    """The lineage of a comparison of a model that was tuned on what was made from ``made_from``."""
+def entry(component, candidate=None, **inputs):
+    parameters = {"candidate": candidate} if candidate else {}
+    return {"component": component, "version": "1", "inputs": inputs, "parameters": parameters}
 
-    def entry(component, **inputs):
-        return {"component": component, "version": "1", "inputs": inputs, "parameters": {}}
 
-    def made(lineage=None):
-        return {"sha256": OTHER} | ({"lineage": lineage} if lineage else {})
+def made(lineage=None):
+    return {"sha256": OTHER} | ({"lineage": lineage} if lineage else {})
 
+
+def tuned_on(made_from, base_model=None):
+    """The lineage of a model that was tuned on what was made from ``made_from``."""
     dataset = entry("prepare_dataset", chats={"sha256": made_from}) if made_from else None
-    model = entry("finetune_model", train_data=made(dataset), base_model=made())
-    answers = entry("generate_answers", model=made(model))
-    scores = entry("score_answers", predictions=made(answers))
-    path = tmp_path / "comparison.lineage.json"
-    path.write_text(json.dumps(entry("compare_candidates", candidate_scores=made(scores))), encoding="utf-8")
+    return entry("finetune_model", train_data=made(dataset), base_model=made(base_model))
+
+
+def scores_of(candidate, model):
+    answers = entry("generate_answers", candidate, model=made(model))
+    return made(entry("score_answers", predictions=made(answers)))
+
+
+def keep_lineage(tmp_path, made_from, **more):
+    """The lineage of a comparison of a model that was tuned on what was made from ``made_from``."""
+    model = made_from if isinstance(made_from, dict) else tuned_on(made_from)
+    compared = entry("compare_candidates", candidate_scores=scores_of("tuned", model), **more)
+    (tmp_path / "comparison.lineage.json").write_text(json.dumps(compared), encoding="utf-8")
 
 
 def privacy(decision):
@@ -93,6 +103,37 @@ def test_the_audit_must_be_of_the_data_in_the_lineage(decide, tmp_path, made_fro
     decision = decide("superiority: {}", audit(tmp_path))
     assert privacy(decision)["outcome"] == outcome
     assert text in privacy(decision)["text"]
+
+
+def test_an_audit_of_another_candidate_s_data_is_none(decide, tmp_path):
+    """The baseline, and another candidate of the same comparison, were trained on what was audited."""
+    others = {
+        "baseline_scores": scores_of("base", tuned_on(AUDITED)),
+        "candidate_scores": made(
+            entry(
+                "combine_records",
+                records_1=scores_of("other", tuned_on(AUDITED)),
+                records_2=scores_of("tuned", tuned_on(OTHER)),
+            )
+        ),
+    }
+    compared = entry("compare_candidates", **others)
+    (tmp_path / "comparison.lineage.json").write_text(json.dumps(compared), encoding="utf-8")
+    assert privacy(decide("superiority: {}", audit(tmp_path)))["outcome"] == "fail"
+
+
+def test_an_audit_of_what_the_base_was_trained_on_earlier_is_none(decide, tmp_path):
+    keep_lineage(tmp_path, tuned_on(OTHER, base_model=tuned_on(AUDITED)))
+    assert privacy(decide("superiority: {}", audit(tmp_path)))["outcome"] == "fail"
+    keep_lineage(tmp_path, tuned_on(AUDITED, base_model=tuned_on(OTHER)))
+    assert privacy(decide("superiority: {}", audit(tmp_path)))["outcome"] == "pass"
+
+
+@pytest.mark.parametrize(("preferences", "outcome"), [(AUDITED, "pass"), (OTHER, "fail")])
+def test_preferences_are_trained_on_too(decide, tmp_path, preferences, outcome):
+    pairs = made(entry("build_preferences", chats={"sha256": preferences}))
+    keep_lineage(tmp_path, entry("align_model", train_preferences=pairs, base_model=made(tuned_on(AUDITED))))
+    assert privacy(decide("superiority: {}", audit(tmp_path)))["outcome"] == outcome
 
 
 def test_the_audited_file_itself_may_be_what_was_trained_on(decide, tmp_path):

@@ -126,6 +126,9 @@ def test_the_candidate_must_be_one_of_them(decide, flags, message):
         ("guards:\n  - margin: 0.1\n  - {margn: 1}", ":3: unknown key 'guards.1.margn'; known keys: metric, benchmark"),
         ("superority: {metric: f1}", "unknown key 'superority'"),
         ("min_num_items: 5", "no rule of evidence; set superiority, guards or both"),
+        ("guards: [{margin: 1}]", "guards.0.margin: Input should be less than 1"),  # which everything keeps
+        ("superiority: {min_difference: -1}", "superiority.min_difference: Input should be greater than or equal to 0"),
+        ("superiority: {min_difference: 0.5}\nsuperiority: {}", "the key 'superiority' stands twice"),
         ("guards: [{margin: 0}]", "guards.0.margin: Input should be greater than 0"),
         ("guards: [{margin: .1, benchmark: a, slice: {b: c}}]", "benchmark or slice, not both"),
         ("guards: [{margin: .1, slice: {a: b, c: d}}]", "guards.0.slice: Dictionary should have at most 1 item"),
@@ -152,6 +155,44 @@ def test_a_policy_that_does_not_fit_is_one_line(gate, tmp_path, policy, message)
         gate.run(args)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+    assert not args.decision.exists()
+
+
+def candidate_twice(found):
+    found["candidates"].append(found["candidates"][1] | {"failed_fraction": 0.9})
+
+
+def pair_twice(found):
+    found["comparisons"].append({**found["comparisons"][0], "metrics": {"exact_match": difference(-0.3, -0.1)}})
+
+
+def with_itself(found):
+    found["comparisons"][0]["baseline"] = "tuned"
+
+
+def upside_down(found):
+    found["comparisons"][0]["metrics"]["exact_match"] |= {"low": 0.5, "high": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (candidate_twice, "a candidate stands twice among base, tuned, tuned"),
+        (pair_twice, "a candidate stands twice among tuned, tuned"),
+        (with_itself, "tuned is compared with itself"),
+        (upside_down, "exact_match: low is above high"),
+        (lambda found: found.update(num_items=0), "num_items: Input should be greater than 0"),
+        (lambda found: found.update(num_clusters=0), "num_clusters: Input should be greater than 0"),
+        (lambda found: found["candidates"][1].update(failed_fraction=-1), "failed_fraction: Input should be greater"),
+    ],
+)
+def test_a_comparison_that_contradicts_itself_promotes_nothing(gate, tmp_path, damage, message):
+    found = comparison(0.1, 0.3)
+    damage(found)
+    (tmp_path / "comparison").write_text(json.dumps(found), encoding="utf-8")
+    args = gate.Args(tmp_path / "comparison", tmp_path / "decision")
+    with pytest.raises(gate.UserError, match=message):
+        gate.run(args)
     assert not args.decision.exists()
 
 

@@ -183,6 +183,21 @@ def test_earlier_answers_are_taken_over(main, make_args, tmp_path):
         assert main.run(args)["generate/num_cached"] == 0
 
 
+def test_an_earlier_row_that_lacks_something_is_asked_again(main, make_args, tmp_path):
+    args = make_args([item(0)])
+    main.run(args)
+    row = next(iter(records.read_records(args.predictions)))
+    del row["cost"]
+    (tmp_path / "earlier").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert main.run(make_args([item(0)], earlier_predictions=tmp_path / "earlier"))["generate/num_cached"] == 0
+
+
+@pytest.mark.parametrize("candidate", ["", " ", "a\nb"])
+def test_a_candidate_has_a_name_of_one_line(main, make_args, candidate):
+    with pytest.raises(UserError, match="is blank or has line breaks"):
+        main.run(make_args([item(0)], candidate=candidate))
+
+
 def test_max_new_tokens_must_leave_room(main, make_args):
     with pytest.raises(UserError, match="leaves no room for a prompt"):
         main.run(make_args([item(0)], max_new_tokens=2048))

@@ -234,7 +234,14 @@ def test_a_sample_keeps_the_share_of_each_subject(prepare, tmp_path):
 
 @pytest.mark.parametrize(
     ("gold_is", "values"),
-    [("index", ["1", "0"]), ("number", ["2", "1"]), ("letter", ["b", "(A)"]), ("text", ["no", "yes"])],
+    [
+        ("index", ["1", "0"]),
+        ("number", ["2", "1"]),
+        ("number", ["２", "①"]),
+        ("letter", ["b", "(A)"]),
+        ("letter", ["Ｂ", "（Ａ）"]),
+        ("text", ["no", "yes"]),
+    ],
 )
 def test_columns_by_name(prepare, tmp_path, gold_is, values):
     table = [
@@ -286,6 +293,7 @@ GOOD = [jcq(n, f"良い質問{n}？", n % 5) for n in range(9)]
     [
         (jcq(9, " "), "the question is blank"),
         (jcq(9, "問？", 5), r"the gold answer '5' \(read as index\) is not among the 5 choices"),
+        (jcq(9, "問？", "9" * 5000), r"the gold answer '9{80}' \(read as index\) is not among"),
         (jcq(9, "問？", "甲"), r"the gold answer '甲' \(read as index\) is not among"),
         (jcq(9, "問？", None), "no gold answer"),
         (jcq(9, "問？", 0, "甲乙丙乙戊"), "choices B and D are the same: '乙'"),
@@ -325,6 +333,13 @@ def test_an_id_that_stands_twice_names_both_rows(prepare, tmp_path):
     raw = folder(tmp_path, "b.jsonl", [jcq(3, "別の質問？")])
     with pytest.raises(UserError, match=r"b.jsonl:1: the id '3' stands at a.jsonl:4 already"):
         prepare("jcommonsenseqa", raw, max_error_fraction=1.0)
+
+
+@pytest.mark.parametrize("choices", ["{[]: 1}", "-" * 100_000 + "1", "[" * 100_000, "__import__('os')"])
+def test_choices_that_are_no_list(prepare, tmp_path, choices):
+    raw = folder(tmp_path, "x.jsonl", [{"q": "?", "c": choices, "g": 1}])
+    with pytest.raises(UserError, match=r"x.jsonl:1: the choices .* are not a list"):
+        prepare("columns", raw, columns="{question: q, choices: c, gold: g, gold_is: number}")
 
 
 @pytest.mark.parametrize("label", [None, -1, ""])
@@ -395,6 +410,7 @@ def test_a_json_array_names_the_line_of_a_bad_object(prepare, tmp_path):
         ({"dataset_name": "x/y"}, "split of 'x/y' is missing"),
         ({"raw_data": FIXTURES, "files": "../*"}, "leads out of raw_data"),
         ({"raw_data": FIXTURES, "files": "/etc/*"}, "leads out of raw_data"),
+        ({"raw_data": FIXTURES, "files": "."}, "'.' is no file pattern"),
         ({"raw_data": FIXTURES, "files": "*.txt"}, "no .csv, .tsv, .json, .jsonl, .jsonl.gz, .parquet file matches"),
         ({"raw_data": FIXTURES, "fewshot_files": "**/*", "num_fewshot": 1}, "none is left to ask"),
         ({"raw_data": FIXTURES, "fewshot_files": "**/*"}, "fewshot_files is given and num_fewshot is 0"),

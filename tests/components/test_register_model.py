@@ -207,11 +207,51 @@ def damaged_decision(inputs):
     inputs["decision"].write_text("promote")
 
 
+def evaluated(inputs, *asked):
+    """The lineage of a decision on the combined scores of candidates: (component, parameters, inputs) of each."""
+    scores = [{"component": component, "parameters": said, "inputs": read} for component, said, read in asked]
+    inputs_of = {f"records_{number}": {"lineage": lineage} for number, lineage in enumerate(scores, start=1)}
+    for port in ("candidate_scores", "comparison"):
+        inputs_of = {port: {"lineage": {"inputs": inputs_of, "parameters": {}}}}
+    inputs["decision"].with_name("decision.lineage.json").write_text(json.dumps({"inputs": inputs_of}))
+
+
+def folder_of(inputs, other=None):
+    return {"model": {"sha256": other or lineage.sha256(inputs["model"])}}
+
+
 def other_model_evaluated(inputs):
-    entry = {"sha256": "e" * 64}
-    for port in ("model", "predictions", "candidate_scores", "comparison"):
-        entry = {"sha256": "0" * 64, "lineage": {"inputs": {port: entry}}}
-    inputs["decision"].with_name("decision.lineage.json").write_text(json.dumps(entry["lineage"]))
+    asked = "score_multiple_choice", {"candidate": "tuned"}, folder_of(inputs, "e" * 64)
+    evaluated(inputs, asked)
+
+
+def model_of_another_candidate(inputs):
+    evaluated(
+        inputs,
+        ("generate_answers", {"candidate": "other"}, folder_of(inputs)),
+        ("generate_answers", {"candidate": "tuned"}, folder_of(inputs, "e" * 64)),
+    )
+
+
+def another_model_on_one_benchmark(inputs):
+    evaluated(
+        inputs,
+        ("generate_answers", {"candidate": "tuned"}, folder_of(inputs)),
+        ("score_multiple_choice", {"candidate": "tuned"}, folder_of(inputs, "e" * 64)),
+    )
+
+
+def variant_of_a_flow_on_another_model(inputs):
+    change(inputs["decision"], candidate="flow.tuned")
+    evaluated(inputs, ("run_flow", {"candidate": "flow"}, folder_of(inputs, "e" * 64)))
+
+
+def endpoint_evaluated(inputs):
+    evaluated(inputs, ("generate_answers", {"candidate": "tuned", "endpoint": "https://h/v1"}, {}))
+
+
+def no_reasons(inputs):
+    change(inputs["decision"], reasons=[])
 
 
 @pytest.mark.parametrize(
@@ -224,6 +264,11 @@ def other_model_evaluated(inputs):
         (not_a_decision, "no candidate, baseline, reasons, comparison_sha256"),
         (damaged_decision, "decision: not JSON"),
         (other_model_evaluated, "not the model that was evaluated"),
+        (model_of_another_candidate, "not the model that was evaluated as tuned"),
+        (another_model_on_one_benchmark, "not the model that was evaluated as tuned"),
+        (variant_of_a_flow_on_another_model, "not the model that was evaluated as flow.tuned"),
+        (endpoint_evaluated, "tuned was evaluated at https://h/v1, not from a folder"),
+        (no_reasons, "no reasons"),
         (lambda inputs: None, "no registry: neither an Azure ML workspace nor MLFLOW_TRACKING_URI"),
     ],
 )

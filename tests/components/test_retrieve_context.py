@@ -197,7 +197,13 @@ def test_a_prompt_of_ones_own(module):
 
 
 @pytest.mark.parametrize(
-    "texts", [{"en": "{question}"}, {"en": "{documents}{question}{question}"}, {"passage": "{}", "en": "x"}]
+    "texts",
+    [
+        {"en": "{question}"},
+        {"en": "{documents}{question}{question}"},
+        {"passage": "{}", "en": "x"},
+        {"en": "} {documents}{question}"},
+    ],
 )
 def test_a_prompt_without_a_place_for_the_question_is_refused(module, texts):
     with pytest.raises(ValueError, match="once each"):
@@ -266,6 +272,12 @@ def test_documents_that_are_none_are_left_out_up_to_a_share(retrieve, tmp_path):
     reasons = [row["reason"] for row in records.read_records(tmp_path / "report" / "quarantine.jsonl")]
     assert reasons == ["a document needs an id and a text"] * 2 + ["a second document tower"]
     assert "another" not in augmented["a"]["messages"][-1]["content"]
+
+
+def test_what_was_refused_can_be_read_after_the_step_has_stopped(retrieve, tmp_path):
+    assert retrieve(ITEMS, [document("blank", " ")])[0].returncode == 1
+    (row,) = records.read_records(tmp_path / "report" / "quarantine.jsonl")
+    assert (row["line"], row["reason"]) == (1, "a document needs an id and a text")
 
 
 @pytest.mark.parametrize(

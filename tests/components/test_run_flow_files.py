@@ -258,6 +258,11 @@ def test_role_lines(tmp_path, body, expected):
         ("user:\n{{ x }}\nassistant:\nyes", "ends with the assistant's turn"),
         ("system:\n{% if x == 'never' %}a{% endif %}\nuser:\n{{ x }}", "message 1 (system) has no text"),
         ("user:\n{% for i in range(10 ** 9) %}{{ x }}{% endfor %}", "Range too big"),
+        (
+            "user:\n{% for i in range(99999) %}{% for j in range(99999) %}{{ x }}{% endfor %}{% endfor %}",
+            "the prompt has more than 1,000,000 characters",
+        ),
+        ("user:\n{{ x * 10 ** 15 }}", "takes more memory than there is"),
     ],
 )
 def test_what_a_template_may_not_do_is_the_error_of_that_row(tmp_path, body, reason):

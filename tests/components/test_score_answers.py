@@ -56,6 +56,8 @@ def score(tmp_path, run_component):
         ("서울역입니다。", "서울역입니다"),
         ("\u1109\u1165\u110b\u116e\u11af", "서울"),  # conjoining jamo, as macOS writes file names
         ("ｶﾀｶﾅ｡", "カタカナ"),
+        ("\ufeff東\u200b京\u200f。", "東京"),
+        ("👩\u200d🔬", "👩\u200d🔬"),  # joined into one emoji
         ("STRASSE", "strasse"),
         ("Straße", "strasse"),
         ("...", "..."),  # nothing but punctuation stays, so that it equals no empty answer
@@ -157,6 +159,8 @@ def test_metrics_by_slice(tmp_path, load_main):
         ([answer("a", None)], [item("a")], "neither an 'output' text nor an 'error'"),
         ([answer("a")], [item("a", reference=" ")], "needs 'references'"),
         ([answer("a")], [{"id": "a", "references": "Tokyo"}], "needs 'references'"),
+        ([answer("a")], [item("a", slices="ja")], "eval_items:1: eval item 'a': 'slices' is a str"),
+        ([answer("a", candidate=["x"])], [item("a")], "one named candidate"),
         ([answer("a"), answer("b", candidate="base")], [item("a"), item("b")], "found ['base', 'tuned']"),
         ([{"id": "a", "output": "Tokyo"}], [item("a")], "one named candidate"),
         ([{"candidate": "tuned", "output": "Tokyo"}], [item("a")], "predictions:1: no 'id'"),

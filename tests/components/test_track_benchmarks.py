@@ -37,8 +37,8 @@ def comparison(tuned=(0.6, 0.3), p_holm=(0.01, 0.2), sha="aaaa", baseline="base"
 def track(tmp_path, run_component):
     def run(cycle, found=None, earlier=None, **flags):
         (tmp_path / "comparison").write_text(json.dumps(comparison() if found is None else found), encoding="utf-8")
-        paths = {"comparison": tmp_path / "comparison", "history": tmp_path / cycle.strip() / "history"}
-        paths["report"] = tmp_path / cycle.strip() / "report"
+        paths = {"comparison": tmp_path / "comparison", "history": tmp_path / cycle.strip()[:50] / "history"}
+        paths["report"] = tmp_path / cycle.strip()[:50] / "report"
         if earlier:
             paths["earlier_history"] = earlier
         done = run_component("track_benchmarks", cycle=cycle, **paths, **flags)
@@ -152,6 +152,15 @@ GOOD_ROW = {
 }
 
 
+def test_a_benchmark_that_was_given_up_leaves_the_charts_and_stays_in_the_history(track, tmp_path):
+    rows = [GOOD_ROW | {"cycle": f"c{n}", "benchmark": "gsm8k" if n else "given up"} for n in range(25)]
+    (tmp_path / "earlier").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done, history, page = track("v1", earlier=tmp_path / "earlier")
+    assert done.returncode == 0, done.stderr
+    assert "given up" not in page
+    assert rows_of(history)[:25] == rows
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -175,6 +184,7 @@ def test_a_file_that_is_no_history(track, tmp_path, rows, message):
     ("found", "flags", "message"),
     [
         (comparison(), {"cycle": " "}, "cycle is blank"),
+        (comparison(), {"cycle": "v" * 501}, "cycle has more than 500 characters"),
         (
             comparison(),
             {"cycle": "v1", "champion": "best"},

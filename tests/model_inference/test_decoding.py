@@ -139,6 +139,15 @@ def test_draws_depend_on_the_seed_and_not_on_the_batch(family):
     assert expected != decoded(model, [Row(prompt, 12) for prompt in asked], 8)
 
 
+@pytest.mark.parametrize("family", ["llama", "alibi"])
+def test_nan_ends_a_row_with_an_error(family):
+    model = model_of(family)
+    model.get_output_embeddings().weight.data[5] = float("nan")
+    for row in Decoder(model, batch_size=4, is_end=is_end).decode(make_rows(prompts(3))):
+        assert "NaN" in row.error
+        assert len(row.tokens) == 1
+
+
 def test_draws_follow_the_softmax():
     """Of 4,000 draws from known probabilities, no count is off by more than 4 standard deviations."""
     shares = torch.tensor([0.5, 0.25, 0.2, 0.05])

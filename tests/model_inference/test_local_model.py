@@ -1,8 +1,11 @@
 """A model in this process: where an answer ends, what is cut, refused and counted, and what it costs."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 
 from model_inference import answer_sources
 from model_inference.answer_sources import Prices, Request
@@ -149,3 +152,61 @@ def test_an_adapter_is_no_model(tmp_path):
 def test_one_of_model_and_endpoint(small_model, changes, expected):
     with pytest.raises(UserError, match=expected), connect(**{"model": small_model, **changes}):
         pass
+
+
+def change_weights(folder: Path, change) -> None:
+    """Rewrite the weights without Transformers, which would mend them."""
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    change(weights)
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_of_nan_has_no_answers(small_model, tmp_path, temperature):
+    folder = shutil.copytree(small_model, tmp_path / "model")
+    change_weights(folder, lambda weights: next(iter(weights.values())).fill_(float("nan")))
+    with connect(folder) as source:
+        requests = [Request(str(i), chat("Why?"), 5, temperature) for i in range(3)]
+        for _, answer in source.answers(requests):
+            assert isinstance(answer, AnswerError)
+            assert "NaN" in str(answer)
+
+
+def no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("token*"):
+        path.unlink()
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def fewer_weights(folder: Path) -> None:
+    change_weights(folder, lambda weights: weights.pop(next(name for name in weights if "mlp" in name)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (no_tokenizer, "no tokenizer, or one without a vocabulary"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "the tokenizer cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "the model cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded .*not a valid JSON"),
+        (cut_weights, "the model cannot be loaded"),
+        (fewer_weights, "1 weights of the model are missing, such as .*mlp"),
+    ],
+)
+def test_a_damaged_model_folder_is_one_line(small_model, tmp_path, damage, expected):
+    folder = shutil.copytree(small_model, tmp_path / "model")
+    damage(folder)
+    with pytest.raises(UserError, match=expected) as refused, connect(folder):
+        pass
+    assert "\n" not in str(refused.value)
+    assert str(folder) in str(refused.value)
+
+
+def test_a_token_that_the_model_does_not_know_is_an_error_of_its_request(small_model):
+    with connect(small_model) as source:
+        source._num_embeddings = 7
+        assert "the tokenizer is not the model's" in str(only(source, 5))

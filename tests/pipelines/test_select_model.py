@@ -2,6 +2,7 @@
 of `benchmark`."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -147,6 +148,34 @@ def test_each_cycle_is_added_to_the_history(small_model, tmp_path):
 def test_what_is_no_candidate_or_benchmark(kind, values, complaint):
     with pytest.raises(ValueError, match=complaint):
         kind.model_validate(values)
+
+
+MODELS = [{"name": "a", "model_name": "tiny"}, {"name": "b", "model_name": "tiny"}]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "complaint"),
+    [
+        (MODELS[:1], "1 candidates and 1 benchmarks: a comparison needs a baseline"),
+        ([*MODELS, MODELS[0]], "the names 'a' and 'a' make steps of one name"),
+        (
+            [MODELS[0] | {"name": "a-b"}, MODELS[0] | {"name": "A b"}],
+            "the names 'a-b' and 'A b' make steps of one name",
+        ),
+        ([MODELS[0], MODELS[1] | {"retrieval": True}], "select_model does"),
+        ([MODELS[0], {"name": "served", "endpoint": True}], "select_model does"),
+    ],
+)
+def test_what_makes_no_comparison(candidates, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        benchmark(candidates=candidates, benchmarks=[QUIZ], benchmark_data=folder(SAMPLES / "benchmark"), cycle="1")
+
+
+def test_names_in_any_script_are_steps_of_azure_ml():
+    candidates = [{"name": name, "model_name": "tiny"} for name in ("기준", "새 모델", "4b")]
+    job = select_model(candidates=candidates, benchmarks=[QUIZ], benchmark_data=folder(SAMPLES / "benchmark"))
+    assert len(job.jobs) == 11  # items, model, answers and scores of three, two files of two candidates, comparison
+    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in job.jobs)
 
 
 def read(path: Path) -> list[dict]:

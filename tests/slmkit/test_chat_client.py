@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import json
 import logging
 import os
 import signal
@@ -407,6 +408,7 @@ def test_a_failed_azure_sign_in_is_one_line(serve):
         "https://u:pw@h/v1",  # pragma: allowlist secret
         "https://h/v1?api-key=pw",
         "https://h/v1?sig=pw",
+        "https://h/v1?code=pw",
     ],
 )
 def test_a_key_in_the_url_is_refused_and_not_repeated(url):
@@ -420,10 +422,30 @@ def test_a_token_is_not_sent_in_the_clear():
         ChatClient("http://example.org/v1", "m", auth="azure")
 
 
-@pytest.mark.parametrize("url", ["", "h/v1", "ftp://h/v1", "http://"])
+@pytest.mark.parametrize("url", ["", "h/v1", "ftp://h/v1", "http://", "h/v1?api-key=pw", "u:pw@h/v1"])
 def test_not_a_url(url):
-    with pytest.raises(UserError, match="is not the URL of an endpoint"):
+    with pytest.raises(UserError, match="is not the URL of an endpoint") as error:
         ChatClient(url, "m")
+    assert "pw" not in str(error.value)
+
+
+def test_half_a_character_becomes_a_question_mark(serve):
+    """JSON can carry it, and no file that the answer is written to can."""
+    refusal = {"error": {"message": "no \ud83d"}}
+    (answer, error), _ = ask(
+        serve(lambda n, body: json.dumps(completion("a\ud83d")) if n == 0 else (400, json.dumps(refusal))).url,
+        "1",
+        "2",
+        concurrency=1,
+    )
+    assert answer.text == "a?"
+    assert str(error) == "HTTP 400: no ?"
+
+
+def test_counts_that_are_no_numbers_are_no_completion(serve):
+    good, bad = json.dumps(completion("yes")), json.dumps(completion("yes", tokens=(float("inf"), 1)))
+    (answer,), usage = ask(serve(lambda n, body: good if n else bad).url, "q")
+    assert (answer.text, usage.retries) == ("yes", 1)
 
 
 def test_query_of_the_url_is_kept(serve):

@@ -39,6 +39,9 @@ def test_yaml_and_json(tmp_path, text):
         ("", ":1: the file: Input should be a valid dictionary"),
         ("rules: [", ": cannot be read: while parsing"),
         ("rules: \x00", ": cannot be read: "),
+        ("rules: []\nfirst: {name: a}\nrules: []\n", ": cannot be read: the key 'rules' stands twice"),
+        ("first: {name: a,\n  name: b}\n", ": cannot be read: the key 'name' stands twice"),
+        ("rules: " + "[" * 5000, ": cannot be read: "),
     ],
 )
 def test_what_does_not_fit(tmp_path, text, message):
@@ -48,6 +51,14 @@ def test_what_does_not_fit(tmp_path, text, message):
         checked_files.load(path, Policy, hint="a policy holds rules")
     assert str(refused.value).startswith(f"{path}{message}")
     assert "\n" not in str(refused.value)
+
+
+def test_a_few_lines_do_not_come_to_gigabytes(tmp_path):
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 20)]
+    (tmp_path / "f").write_text("\n".join([*bomb, "rules: *a19"]))
+    with pytest.raises(UserError, match=r"write out \*a0"):
+        checked_files.load(tmp_path / "f", Policy)
 
 
 def test_an_absent_file_and_one_of_another_encoding(tmp_path):

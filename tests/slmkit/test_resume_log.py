@@ -54,6 +54,12 @@ def test_a_damaged_file_counts_as_none(output, content):
     assert set(done(output)) == {"a"}
 
 
+def test_half_an_emoji_ends_no_step(output):
+    with ResumeLog(output, "m") as log:
+        log.add("a", {"output": "\ud83d"})
+    assert done(output, "m") == {"a": {"output": "\ud83d"}}
+
+
 def test_it_is_forgotten_once_the_output_stands(output):
     with ResumeLog(output, "m") as log:
         log.add("a", {})

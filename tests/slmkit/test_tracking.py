@@ -83,6 +83,11 @@ def test_metrics_at_steps(run, store):
     assert run().data.metrics == {"train/loss": 1.5, "train/num_steps": 10.0, "eval/loss": 3.0}
 
 
+def test_a_name_that_mlflow_refuses_costs_no_other_metric(run):
+    tracking.log_metrics({"eval/f1": 0.5, "eval/f1//home/../모델: 1/": 0.25, "eval/Qwen/Qwen3.5": 1.0})
+    assert run().data.metrics == {"eval/f1": 0.5, "eval/f1/home/모델_ 1": 0.25, "eval/Qwen/Qwen3.5": 1.0}
+
+
 def test_artifacts(run, store, tmp_path):
     (tmp_path / "report" / "deep").mkdir(parents=True)
     (tmp_path / "report" / "deep" / "table.csv").write_text("a,b\n")

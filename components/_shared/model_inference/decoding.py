@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 8192  # in one forward, which bounds what the hidden states take
 MIN_SHARED_TOKENS = 32  # fewer are not worth a forward of their own
+NOT_A_NUMBER = "the model gives no numbers (NaN): its weights are broken, or too large for bfloat16"
 
 
 @dataclass(eq=False)
@@ -43,6 +44,7 @@ class Row:
 
     def restart(self) -> None:
         self.tokens.clear()
+        self.error = None
         self._random = random.Random(self.seed)
         self._started = time.perf_counter()
 
@@ -51,8 +53,11 @@ class Row:
         return self
 
     def choose(self, logits: torch.Tensor) -> int:
-        if not self.temperature:
-            return int(logits.argmax())
+        likeliest = int(logits.argmax())
+        if logits[likeliest].isnan():
+            self.error = NOT_A_NUMBER
+        if not self.temperature or self.error:
+            return likeliest
         shares = torch.softmax(logits.double() / self.temperature, dim=-1).cumsum(dim=-1)
         return min(int(torch.searchsorted(shares, self._random.random() * shares[-1])), len(shares) - 1)
 
@@ -194,16 +199,17 @@ class _Batch:
         return logits[:, -1]
 
     def _advance(self, rows: list[Row], logits: torch.Tensor, started: float) -> list[Row]:
-        greedy = logits.argmax(dim=-1).tolist()
-        for row, likeliest, scores in zip(rows, greedy, logits, strict=True):
-            row.tokens.append(row.choose(scores) if row.temperature else likeliest)
+        greedy = logits.argmax(dim=-1, keepdim=True)  # where NaN stands, if any does
+        is_nan = logits.gather(-1, greedy).isnan()
+        for row, likeliest, nan, scores in zip(rows, greedy.tolist(), is_nan.tolist(), logits, strict=True):
+            row.tokens.append(row.choose(scores) if row.temperature or nan[0] else likeliest[0])
         seconds = (time.perf_counter() - started) / len(rows)
         for row in rows:
             row.machine_seconds += seconds
         return [self._leave(row).end() for row in list(rows) if self._is_done(row)]
 
     def _is_done(self, row: Row) -> bool:
-        return len(row.tokens) >= row.max_new_tokens or self._is_end(row.tokens)
+        return bool(row.error) or len(row.tokens) >= row.max_new_tokens or self._is_end(row.tokens)
 
     def _leave(self, row: Row) -> Row:
         """The last row takes the place of this one."""

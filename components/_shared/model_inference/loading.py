@@ -20,7 +20,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except Exception as error:  # Transformers raises errors of many kinds
+        raise _unusable(folder, "tokenizer", error) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # made up where no file of a tokenizer is there
+        raise UserError(f"{folder}: no tokenizer, or one without a vocabulary; give a whole model folder")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -37,7 +42,21 @@ def load_model(folder: Path, *, bf16: bool = False) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if bf16 else torch.float32
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(PartialState().device).eval()
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except Exception as error:  # Transformers raises errors of many kinds
+        raise _unusable(folder, "model", error) from error
+    if missing := sorted(found["missing_keys"]):  # for which Transformers draws random numbers
+        raise UserError(
+            f"{folder}: {len(missing)} weights of the model are missing, such as {missing[0]}; was the folder copied "
+            "whole, and does config.json belong to it?"
+        )
+    return model.to(PartialState().device).eval()
+
+
+def _unusable(folder: Path, what: str, error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:300]
+    return UserError(f"{folder}: the {what} cannot be loaded ({type(error).__name__}: {said}); is the folder whole?")
 
 
 def max_positions(model: "PreTrainedModel") -> int:

@@ -30,6 +30,7 @@ class LocalModel:
             truncate=truncate_prompt,
         )
         self._stops = loading.stop_token_ids(self.model, self.tokenizer)
+        self._num_embeddings = self.model.get_input_embeddings().num_embeddings
         self._decoder = Decoder(self.model, batch_size=args.batch_size, is_end=self._is_end)
         self._price_per_hour = prices.machine_per_hour
         self._num_tokens, self._seconds = 0, 0.0
@@ -47,6 +48,8 @@ class LocalModel:
         for request in requests:
             try:
                 prompt = self._prompts.encode(request.messages, answer_tokens=request.max_new_tokens)
+                if max(prompt) >= self._num_embeddings:
+                    raise ValueError(f"the tokenizer is not the model's, which knows {self._num_embeddings:,} tokens")
             except ValueError as error:
                 yield request, AnswerError(str(error))
                 continue

@@ -54,6 +54,8 @@ class Prompts:
             ids = self._encode(messages)
         except TemplateError as error:  # a template refuses an order of roles that it does not know
             raise ValueError(f"the chat template refuses the messages: {error}") from None
+        if not ids:
+            raise ValueError("the tokenizer knows no character of the prompt")
         if len(ids) <= room:
             return ids
         if not self._truncate:

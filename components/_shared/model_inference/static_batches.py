@@ -57,7 +57,7 @@ def answer_alike(
 @torch.inference_mode()
 def _answer(model: "PreTrainedModel", rows: "list[Row]", is_end: Callable[[list[int]], bool]) -> bool:
     def is_done(row: "Row") -> bool:
-        return bool(row.tokens) and (len(row.tokens) >= row.max_new_tokens or is_end(row.tokens))
+        return bool(row.tokens) and (bool(row.error) or len(row.tokens) >= row.max_new_tokens or is_end(row.tokens))
 
     started = time.perf_counter()
     for row in rows:

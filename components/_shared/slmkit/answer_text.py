@@ -11,12 +11,17 @@ _UNSPACED = "\u1100-\u11ff\u3005\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u
 _UNSPACED += "\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _TRAILING = " .,;:!?。、"
+# What is seen by nobody, as texts from the web carry it: soft hyphens, zero-width spaces, marks of direction.
+_INVISIBLE = dict.fromkeys(
+    [0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF]
+)
 
 
 @functools.lru_cache(maxsize=2**17)  # every metric asks for the same texts again
 def normalize(text: str) -> str:
-    """NFKC, case folded, white space collapsed, punctuation at the end removed (unless there is nothing else)."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    """NFKC, case folded, white space collapsed, what is invisible and punctuation at the end removed (unless there is
+    nothing else)."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold())
     collapsed = " ".join(folded.split())
     return collapsed.rstrip(_TRAILING) or collapsed
 

@@ -249,10 +249,9 @@ class ChatClient:
             text = "" if refused else message.get("content") or ""
             logprobs = (choice.get("logprobs") or {}).get("content")
             counts = int(tokens.get("prompt_tokens") or 0), int(tokens.get("completion_tokens") or 0)
-        except (TypeError, KeyError, IndexError, ValueError, AttributeError):
-            text = None
-        if not isinstance(text, str):
-            raise _RetryError("HTTP 200 without a chat completion in it")
+            text = _whole_characters(text)
+        except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError):
+            raise _RetryError("HTTP 200 without a chat completion in it") from None
         self._num_served += 1
         self.usage.prompt_tokens += counts[0]
         self.usage.completion_tokens += counts[1]
@@ -283,4 +282,9 @@ def retry_after_seconds(headers: Mapping[str, str], now: float | None = None) ->
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return " ".join(_whole_characters(text).split())[:300]
+
+
+def _whole_characters(text: str) -> str:
+    """Half a character (a lone surrogate), which JSON can carry, would stop every writer."""
+    return text.encode("utf-8", "replace").decode()

@@ -28,7 +28,7 @@ def load(path: Path, model: type[ModelT], hint: str = "") -> ModelT:
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = _parsed(text)
-    except (yaml.YAMLError, ValueError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     try:
         return model.model_validate(content)
@@ -48,7 +48,30 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return yaml.safe_load(text)
+        return parsed_yaml(text)
+
+
+def parsed_yaml(text: str) -> Any:
+    """The content; a ``yaml.YAMLError`` also for a key that stands twice, and for an alias."""
+    return yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Of two rules under one key, YAML takes the last without a word; a few lines of aliases come to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"write out *{event.anchor}", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def line_of(text: str, loc: Location) -> int:

@@ -58,10 +58,13 @@ def checked_url(base_url: str) -> tuple[str, httpx.URL]:
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host:
+        shown = base_url.rpartition("@")[2].partition("?")[0]  # a log is no place for a key
         raise UserError(
-            f"{base_url!r} is not the URL of an endpoint: give one like https://NAME.openai.azure.com/openai/v1"
+            f"{shown!r} is not the URL of an endpoint: give one like https://NAME.openai.azure.com/openai/v1"
         )
-    if url.userinfo or any(re.search("key|token|sig|secret", name, re.IGNORECASE) for name in url.params):
+    if url.userinfo or any(
+        re.search("key|token|sig|secret|code|pass|auth", name, re.IGNORECASE) for name in url.params
+    ):
         raise UserError(f"the URL for {url.host} carries a key or password: remove it and set auth to azure")
     path = url.path.rstrip("/").removesuffix("/chat/completions")
     return str(url.copy_with(path=path or "/")).rstrip("/"), url.copy_with(path=f"{path}/chat/completions")

@@ -46,6 +46,19 @@ def read(output: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def steps_that_asked(entry: dict[str, Any], candidate: str) -> Iterator[dict[str, Any]]:
+    """The lineages of the steps that made the answers or scores of a candidate, at or below that of a later step.
+
+    What these steps read is not looked into: a model may be made from answers too.
+    """
+    name = entry.get("parameters", {}).get("candidate")
+    if name is None:
+        for made_from in entry.get("inputs", {}).values():
+            yield from steps_that_asked(made_from.get("lineage", {}), candidate)
+    elif candidate == name or (entry.get("component") == "run_flow" and candidate.startswith(f"{name}.")):
+        yield entry
+
+
 def write(args: Any, spec_path: Path) -> None:
     """Write the lineage of a finished component beside each output file and into each output folder.
 

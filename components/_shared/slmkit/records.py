@@ -229,3 +229,13 @@ def check_chat(record: Record) -> None:
             )
         if not isinstance(message.get("content"), str) or not message["content"].strip():
             raise ValueError(f"message {position} ({message['role']}) has no text")
+
+
+def check_slices(item: Record) -> None:
+    """Raise ``ValueError`` with a one-line reason unless the slices of an eval item, if any, are texts by name."""
+    slices = item.get("slices") or {}
+    if not isinstance(slices, dict):
+        raise ValueError(f'\'slices\' is a {type(slices).__name__} and not an object such as {{"language": "ja"}}')
+    for key, value in slices.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"the slice {key!r} is a {type(value).__name__} and not a text")

@@ -52,7 +52,7 @@ class ResumeLog:
         return len(whole)
 
     def add(self, id: str, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"id": id, "row": row}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps({"id": id, "row": row}) + "\n")  # ASCII, which holds half an emoji too
         self._file.flush()
 
     def forget(self) -> None:

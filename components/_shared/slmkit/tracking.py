@@ -6,6 +6,7 @@ for minutes, so after a failure nothing is sent for ten times as long as it took
 
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,13 @@ def log_params(params: Mapping[str, Any]) -> None:
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log numbers named ``<stage>/<metric>``, all at the same ``step``."""
     now = int(time.time() * 1000)
-    _log_batches("metrics", [(name, float(value), now, step or 0) for name, value in metrics.items()])
+    _log_batches("metrics", [(_path_of(name), float(value), now, step or 0) for name, value in metrics.items()])
+
+
+def _path_of(name: str) -> str:
+    """A name as MLflow takes it, which refuses all metrics of a request for one that it does not (``a/../b: c``)."""
+    parts = re.sub(r"[^\w\-./ ]", "_", name).split("/")
+    return "/".join(part for part in parts if part.strip("."))
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
