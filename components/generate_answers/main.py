@@ -45,8 +45,7 @@ class Args:
 
 
 def run(args: Args) -> dict[str, float]:
-    if not (args.candidate.strip() and args.candidate.isprintable()):
-        raise UserError(f"candidate {args.candidate!r} is blank or has line breaks; give a name to score it under")
+    records.check_candidate(args.candidate)
     # Threads that spin while they wait are slower than none as soon as another step runs beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -48,8 +48,7 @@ class Args:
 
 
 def run(args: Args) -> dict[str, float]:
-    if not (args.candidate.strip() and args.candidate.isprintable()):
-        raise UserError(f"candidate {args.candidate!r} is blank or has line breaks; give a name to compare it under")
+    records.check_candidate(args.candidate)
     import flow_evaluation
     import flow_files
     import flow_items

@@ -18,13 +18,20 @@ _CHANGES_SCORES = ("softcap", "s_aux", "position_bias")
 class PackedRow:
     """Questions one after the other, without padding: the own tokens of each prompt, then the branches of its choices.
 
-    ``before`` holds the keys and values of the ``start`` tokens that all the prompts begin with.
+    ``before`` holds the keys and values of the ``start`` tokens that all the prompts begin with; with ``keep`` those of
+    this row are kept, to be such a beginning.
     """
 
     def __init__(
-        self, questions: Sequence[Question], device: torch.device, *, start: int = 0, before: States | None = None
+        self,
+        questions: Sequence[Question],
+        device: torch.device,
+        *,
+        start: int = 0,
+        before: States | None = None,
+        keep: bool = False,
     ) -> None:
-        self.before, self.kept, self._start, self._device = before, {}, start, device
+        self.before, self.keep, self.kept, self._start, self._device = before, keep, {}, start, device
         self.input_ids: list[int] = []
         self.positions: list[int] = []
         self.targets: list[tuple[int, int]] = []  # place of the token that predicts, token that is predicted
@@ -117,9 +124,8 @@ def attend_within_questions(
     """
     if unknown := [name for name in _CHANGES_SCORES if kwargs.get(name) is not None]:
         raise NotImplementedError(f"attention with {unknown[0]}")
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    packed_row.kept[module] = key, value
+    if packed_row.keep:
+        packed_row.kept[module] = key, value
     before = packed_row.before[module] if packed_row.before else None
     way = _merged if _has_cpu_kernel(query) else _over_copies
     return way(packed_row, query, key, value, before, sliding_window, scaling)[None], None
@@ -167,6 +173,8 @@ def _over_copies(
         key, value = (torch.cat([b.expand(num, -1, -1, -1), s], 2) for b, s in zip(before, (key, value), strict=True))
         seen = row.prefix_mask(window, query.dtype)
         mask = pad(mask, (before[0].shape[2], 0)) if seen is None else torch.cat([row.split(seen), mask], -1)
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     return row.joined(scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scaling))
 
 

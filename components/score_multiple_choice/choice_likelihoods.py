@@ -1,20 +1,23 @@
 """Log-likelihoods of the choices of questions, each token computed once: packed rows, a shared prefix, few logits."""
 
+import dataclasses
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import choice_attention
 import prefix_groups
 import torch
+from last_layer import LastLayer
 from prefix_groups import Group, Question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_LOGITS = 2**26  # at a time: 256 MiB in float32
+_MAX_LOGITS_ON_CPU = 8_000_000  # from 32 MiB on, each allocation is of memory that first has to be mapped
+_MAX_BATCH_TOKENS_ON_CPU = 1024  # of which the intermediate states stay in the cache
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-_CHUNK = 2**22  # of them normalized together, which fits into a processor's cache
 
 
 class ChoiceScorer:
@@ -25,7 +28,11 @@ class ChoiceScorer:
     """
 
     def __init__(self, model: "PreTrainedModel", max_batch_tokens: int) -> None:
-        self.model, self.max_batch_tokens = model, max_batch_tokens
+        on_cpu = model.device.type == "cpu"
+        self.model = model
+        self.max_batch_tokens = min(max_batch_tokens, _MAX_BATCH_TOKENS_ON_CPU) if on_cpu else max_batch_tokens
+        if on_cpu:
+            torch.empty(_MAX_LOGITS_ON_CPU)  # freed at once, so that malloc keeps up to as much to use again
         self.why_not_packed: str | None = None
         self.num_computed_tokens = 0
 
@@ -97,6 +104,8 @@ class _PackedWay:
 
     def __init__(self, model: "PreTrainedModel") -> None:
         self._model, self.num_tokens = model, 0
+        self._decoder = model.get_decoder()
+        self._last_layer = LastLayer(self._decoder)
         model.set_attn_implementation(choice_attention.NAME)
         if model.config.get_text_config()._attn_implementation != choice_attention.NAME:
             raise NotImplementedError("the model has an attention of its own")
@@ -104,33 +113,45 @@ class _PackedWay:
     def begin(self, group: Group) -> None:
         self._start, self._before = len(group.prefix), None
         if group.prefix:
-            prefix = Question("", group.prefix, [[0]])
-            row = choice_attention.PackedRow([prefix], self._model.device)
-            self._logits(row, [self._start - 1])
+            row = choice_attention.PackedRow([Question("", group.prefix, [[0]])], self._model.device, keep=True)
+            self._decoded(row, [self._start - 1])
             self._before = row.kept
 
     def cost(self, question: Question) -> tuple[int, int]:
-        branches = sum(map(len, question.branches))
-        return len(question.prompt) - self._start + branches, 1 + branches
+        return len(question.prompt) - self._start + sum(map(len, question.branches)), 0
 
     def log_likelihoods(self, questions: Sequence[Question]) -> list[list[float]]:
         row = choice_attention.PackedRow(questions, self._model.device, start=self._start, before=self._before)
         places = {place: number for number, place in enumerate(dict.fromkeys(place for place, _ in row.targets))}
-        logits = self._logits(row, list(places))
         rows, tokens = zip(*((places[place], token) for place, token in row.targets), strict=True)
-        return _sums(_log_probs(logits, rows, tokens), questions)
+        return _sums(_log_probs(self._logits(self._decoded(row, list(places))), rows, tokens), questions)
 
     @torch.inference_mode()
-    def _logits(self, row: choice_attention.PackedRow, places: list[int]) -> torch.Tensor:
+    def _decoded(self, row: choice_attention.PackedRow, places: list[int]) -> Any:
+        """What the model's decoder gives, with the states at the places alone."""
         self.num_tokens += len(row.input_ids)
         device = self._model.device
-        return self._model(
-            input_ids=torch.tensor([row.input_ids], device=device),
-            position_ids=torch.tensor([row.positions], device=device),
-            logits_to_keep=torch.tensor(places, device=device),
-            use_cache=False,
-            packed_row=row,
-        ).logits[0]
+        at = torch.tensor(places, device=device)
+        with self._last_layer.only_at(at, len(row.input_ids)):
+            output = self._decoder(
+                input_ids=torch.tensor([row.input_ids], device=device),
+                position_ids=torch.tensor([row.positions], device=device),
+                use_cache=False,
+                packed_row=row,
+            )
+        return dataclasses.replace(output, last_hidden_state=output.last_hidden_state[:, at])
+
+    @torch.inference_mode()
+    def _logits(self, output: Any) -> Iterator[torch.Tensor]:
+        """Those of a few states at a time, by the model's own forward pass, as some models scale or cap them."""
+        decode = self._decoder.forward
+        try:
+            for states in output.last_hidden_state.split(_num_rows(self._model), 1):
+                part = dataclasses.replace(output, last_hidden_state=states)
+                self._decoder.forward = lambda *args, part=part, **kwargs: part
+                yield self._model(input_ids=states.new_zeros(states.shape[:2], dtype=torch.long)).logits[0]
+        finally:
+            self._decoder.forward = decode
 
 
 class _PlainWay:
@@ -159,15 +180,16 @@ class _PlainWay:
         first, width = min(places), max(places) - min(places) + 1
         logits = self._logits(list(rows), first, width).flatten(0, 1)
         flat = [row * width + place - first for row, place in zip(numbers, places, strict=True)]
-        return _sums(_log_probs(logits, flat, tokens), questions)
+        return _sums(_log_probs(logits.split(_num_rows(self._model)), flat, tokens), questions)
 
     def alone(self, question: Question) -> dict[int, float]:
-        """Of the last choice and of the longest one, each without any row beside it."""
-        last, longest = len(question.choices) - 1, max(question.choices, key=len)
-        return {
-            i: self.log_likelihoods([Question(question.id, question.prompt, [question.choices[i]])])[0][0]
-            for i in {last, question.choices.index(longest)}
-        }
+        """Of the last choice and of the longest one, and of those of one token, each without any row beside it."""
+        found: dict[int, float] = {}
+        for read in {tuple(question.choices[-1][:-1]), tuple(max(question.choices, key=len)[:-1])}:
+            numbers = [i for i, choice in enumerate(question.choices) if tuple(choice[:-1]) == read]
+            one = Question(question.id, question.prompt, [question.choices[i] for i in numbers])
+            found.update(zip(numbers, self.log_likelihoods([one])[0], strict=True))
+        return found
 
     @torch.inference_mode()
     def _logits(self, rows: list[tuple[int, ...]], first: int, width: int) -> torch.Tensor:
@@ -186,12 +208,24 @@ class _PlainWay:
         return self._model(**inputs, use_cache=False).logits[:, places]
 
 
+def _num_rows(model: "PreTrainedModel") -> int:
+    """Of logits that are best computed and normalized together."""
+    most = _MAX_LOGITS_ON_CPU if model.device.type == "cpu" else MAX_LOGITS
+    return max(1, most // model.config.get_text_config().vocab_size)
+
+
 @torch.inference_mode()
-def _log_probs(logits: torch.Tensor, rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
-    """The log-probability of each token in its row of logits [rows, vocabulary]."""
-    total = torch.cat([part.float().logsumexp(-1) for part in logits.split(max(1, _CHUNK // logits.shape[-1]))])
-    rows, tokens = (torch.tensor(index, device=logits.device) for index in (rows, tokens))
-    return (logits[rows, tokens].float() - total[rows]).tolist()
+def _log_probs(parts: Iterable[torch.Tensor], rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
+    """The log-probability of each token in its row of the logits, which come in parts of [rows, vocabulary]."""
+    rows, tokens = torch.tensor(rows), torch.tensor(tokens)
+    values, start = torch.empty(len(rows)), 0
+    for part in parts:
+        within = (rows >= start) & (rows < start + len(part))
+        at = ((rows[within] - start).to(part.device), tokens[within].to(part.device))
+        part = part.float()
+        values[within] = torch.log_softmax(part, -1, out=part)[at].cpu()
+        start += len(part)
+    return values.tolist()
 
 
 def _sums(values: list[float], questions: Sequence[Question]) -> list[list[float]]:

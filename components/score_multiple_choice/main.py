@@ -51,6 +51,7 @@ def run(args: Args) -> dict[str, float]:
     from model_inference.answer_sources import check_one
 
     check_one(args)
+    records.check_candidate(args.candidate)
     items = read_items(args.eval_items, args.method)
     started = time.perf_counter()
     with ResumeLog(args.predictions, depends_on(args)) as log:
@@ -117,6 +118,9 @@ def by_likelihood(args: Args, items: list[Item], metrics: dict[str, float]) -> I
     questions, errors = tokens.encode(asked)
     for id, error in errors.items():
         yield id, failure(error)
+    num_known = model.get_input_embeddings().num_embeddings
+    if any(max(question.prompt, default=0) >= num_known for question in questions):
+        raise UserError(f"{args.model}: the tokenizer is not the model's, which knows {num_known:,} tokens")
     scorer = ChoiceScorer(model, args.max_batch_tokens)
     for question, log_likelihoods in scorer.score(questions):
         if log_likelihoods is None:

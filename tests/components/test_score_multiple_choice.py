@@ -330,3 +330,28 @@ def test_jcommonsenseqa_in_three_methods(run, root):
         items.append({"id": str(row["q_id"]), "messages": messages, "choices": choices, "gold": row["label"]})
     chosen = {method: [row["choice"] for row in run(items, method=method)[0]] for method in ("text", "text_per_byte")}
     assert chosen["text"] != chosen["text_per_byte"]
+
+
+def test_a_tokenizer_of_another_model_is_an_error(run_component, small_model, tmp_path):
+    """A model with fewer embeddings than the tokenizer has tokens."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(small_model)
+    model.resize_token_embeddings(8)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(small_model).save_pretrained(tmp_path / "model")
+    item = {"id": "a", "messages": [{"role": "user", "content": "Which? A or B?"}], "choices": ["x", "y"], "gold": 0}
+    (tmp_path / "items").write_text(json.dumps(item | {"labels": ["A", "B"]}))
+    flags = {"eval_items": tmp_path / "items", "scores": tmp_path / "scores", "predictions": tmp_path / "predictions"}
+    done = run_component("score_multiple_choice", model=tmp_path / "model", candidate="m", **flags)
+    assert done.returncode == 1
+    assert "the tokenizer is not the model's, which knows 8 tokens" in done.stderr
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize("name", [" ", "a\nb"])
+def test_a_candidate_needs_a_name(run_component, small_model, tmp_path, name):
+    (tmp_path / "items").write_text("{}")
+    flags = {"eval_items": tmp_path / "items", "scores": tmp_path / "scores", "predictions": tmp_path / "predictions"}
+    done = run_component("score_multiple_choice", model=small_model, candidate=name, **flags)
+    assert done.returncode == 1 and "is blank or has line breaks" in done.stderr

@@ -151,7 +151,8 @@ def test_out_of_memory_halves_the_budget(engine, family, monkeypatch):
     model = model_families.tiny_model(family)
     questions = make_questions(prefix=0, most_tokens=3)
     expected = {question.id: by_hand(model, question) for question in questions}
-    forward, refused = model.forward, []
+    decoder = model.get_decoder()
+    forward, refused = decoder.forward, []
 
     def small(input_ids, **kwargs):
         if input_ids.numel() > 90:
@@ -159,8 +160,7 @@ def test_out_of_memory_halves_the_budget(engine, family, monkeypatch):
             raise torch.OutOfMemoryError("out of memory")
         return forward(input_ids=input_ids, **kwargs)
 
-    small.__signature__ = __import__("inspect").signature(forward)
-    monkeypatch.setattr(model, "forward", small)
+    monkeypatch.setattr(decoder, "forward", small)
     scorer = engine.ChoiceScorer(model, 4096)
     found = {question.id: values for question, values in scorer.score(questions)}
     assert refused and scorer.max_batch_tokens < 4096

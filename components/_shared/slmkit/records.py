@@ -239,3 +239,9 @@ def check_slices(item: Record) -> None:
     for key, value in slices.items():
         if isinstance(value, dict | list):
             raise ValueError(f"the slice {key!r} is a {type(value).__name__} and not a text")
+
+
+def check_candidate(name: str) -> None:
+    """Raise ``UserError`` unless ``name`` can head a column of a report."""
+    if not (name.strip() and name.isprintable()):
+        raise UserError(f"candidate {name!r} is blank or has line breaks; give a name to score it under")
