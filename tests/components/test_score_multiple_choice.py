@@ -336,16 +336,17 @@ def test_a_tokenizer_of_another_model_is_an_error(run_component, small_model, tm
     """A model with fewer embeddings than the tokenizer has tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(small_model)
-    model.resize_token_embeddings(8)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(small_model), AutoTokenizer.from_pretrained(small_model)
+    known = tokenizer.pad_token_id + 1  # but not the marks of the turns, which come after
+    model.resize_token_embeddings(known)
     model.save_pretrained(tmp_path / "model")
-    AutoTokenizer.from_pretrained(small_model).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
     item = {"id": "a", "messages": [{"role": "user", "content": "Which? A or B?"}], "choices": ["x", "y"], "gold": 0}
     (tmp_path / "items").write_text(json.dumps(item | {"labels": ["A", "B"]}))
     flags = {"eval_items": tmp_path / "items", "scores": tmp_path / "scores", "predictions": tmp_path / "predictions"}
     done = run_component("score_multiple_choice", model=tmp_path / "model", candidate="m", **flags)
     assert done.returncode == 1
-    assert "the tokenizer is not the model's, which knows 8 tokens" in done.stderr
+    assert f"the tokenizer is not the model's, which knows {known:,} tokens" in done.stderr
     assert not (tmp_path / "scores").exists()
 
 
