@@ -1,7 +1,9 @@
 """Toy components and jobs, written to a folder for each test."""
 
 import contextlib
+import functools
 import io
+import signal
 import subprocess
 import sys
 import textwrap
@@ -73,6 +75,12 @@ class Toys:
 
     def command(self, job: Path, *flags: str) -> list[str]:
         return [sys.executable, str(ROOT / "scripts" / "run.py"), "-f", str(job), "--root", str(self.root), *flags]
+
+    def start(self, job: Path) -> subprocess.Popen:
+        """Run the job in a process that Ctrl-C ends, as from a terminal: a test run in the background ignores it."""
+        listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.command(job), stdout=pipe, stderr=pipe, text=True, preexec_fn=listen)
 
     def run(self, job: Path, *flags: str) -> subprocess.CompletedProcess:
         """Run the job in this process, which has azure-ai-ml and MLflow loaded already."""

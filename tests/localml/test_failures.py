@@ -287,7 +287,7 @@ def test_ctrl_c_stops_the_children(toys, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     job = chain(toys, marks, uuid.uuid4().hex)
-    process = subprocess.Popen(toys.command(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = toys.start(job)
     child = wait_for(marks / "one", process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)

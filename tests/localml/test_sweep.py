@@ -261,7 +261,7 @@ def test_ctrl_c_in_the_last_trial_does_not_finish_the_sweep(toys, sweep):
     import signal
 
     job = sweep("if rate == 2: mark('in-last'); waits_for('go')\nlog(rate)")
-    process = subprocess.Popen(toys.command(job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = toys.start(job)
     deadline = time.monotonic() + 90
     while not (sweep.marks / "in-last").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
