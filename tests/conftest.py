@@ -24,6 +24,11 @@ settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "pipelines" not in item.path.parts))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
