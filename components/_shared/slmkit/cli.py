@@ -161,5 +161,7 @@ def _show_errors_in_one_line(component: str, *, debug: bool) -> None:
             line = f"{kind.__name__}: {error}"
         hint = "" if debug or isinstance(error, UserError) else " (--debug shows the traceback)"
         print(f"{component}: error: {' '.join(line.split())}{hint}", file=sys.stderr, flush=True)
+        if isinstance(error, UserError):
+            sys.exit(error.exit_code)
 
     sys.excepthook = show
