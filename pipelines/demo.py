@@ -80,6 +80,9 @@ def demo(
         "training_report": cycle.outputs.training_report,
         "report": cycle.outputs.report,
         "privacy_report": audit.outputs.report,
+        "privacy_decision": audit.outputs.decision,
+        "eval_items": cycle.outputs.eval_items,
+        "comparison": cycle.outputs.comparison,
         "decision": cycle.outputs.decision,
         "manifest": cycle.outputs.manifest,
     }

@@ -65,6 +65,7 @@ def promote(
     registration.name = "registration"
     return {
         "report": comparison.outputs.report,
+        "comparison": comparison.outputs.comparison,
         "decision": gate.outputs.decision,
         "manifest": registration.outputs.manifest,
     }

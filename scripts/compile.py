@@ -9,10 +9,10 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from localml.errors import RunError
 from localml.jobfile import quiet
@@ -40,9 +40,18 @@ class SweepValues(BaseModel):
         return values | ({"tags": {GOAL_TAG: self.stop_when}} if self.stop_when else {})
 
 
+class OutputName(BaseModel):
+    """Under which name an output is registered as an asset; the version counts up where it is not given."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,29}$")] | None = None
+
+
 class Preset(BaseModel):
     """Values for one pipeline; `compute` gives the default cluster, and others by the name of a step, as do
-    `resources` (nodes), `distribution` (processes on each) and `sweep`."""
+    `resources` (nodes), `distribution` (processes on each) and `sweep`. `outputs` names those that are registered."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,6 +60,7 @@ class Preset(BaseModel):
     description: str
     experiment_name: str
     inputs: dict[str, Any]
+    outputs: dict[str, OutputName] = {}
     compute: dict[str, str]
     resources: dict[str, dict[str, Any]] = {}
     distribution: dict[str, dict[str, Any]] = {}
@@ -67,7 +77,8 @@ def read_preset(path: Path) -> Preset:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        model = SweepValues if key.startswith("sweep.") else Preset
+        section, *inner = first["loc"] or ("",)
+        model = {"sweep": SweepValues, "outputs": OutputName}.get(section, Preset) if inner else Preset
         unknown = f"unknown key; known are: {', '.join(model.model_fields)}"
         what = unknown if first["type"] == "extra_forbidden" else first["msg"]
         raise RunError(f"{path}: {key}: {what}") from error
@@ -91,6 +102,11 @@ def compile_preset(path: Path) -> dict[Path, str]:
     content |= {"$schema": SCHEMA.format("pipelineJob"), "type": "pipeline", "display_name": preset.display_name}
     content |= {"description": " ".join(preset.description.split()), "experiment_name": preset.experiment_name}
     content |= {"inputs": given, "settings": {"default_compute": f"azureml:{preset.compute['default']}"}}
+    for port, asset in preset.outputs.items():
+        if port not in content["outputs"]:
+            known = ", ".join(content["outputs"])
+            raise RunError(f"{path}: outputs: the pipeline has no output {port!r}; known: {known}")
+        content["outputs"][port] |= asset.model_dump(exclude_none=True)
     for step, cluster in preset.compute.items():
         if step != "default":
             _step(path, content, "compute", step)["compute"] = f"azureml:{cluster}"
@@ -173,8 +189,14 @@ def _plain(value: Any, components: dict[Path, str]) -> Any:
             plain["component"] = f"../components/{name}.yml"
         else:
             folder = Path(component["code"]).resolve().relative_to(ROOT)
-            plain[held] = f"../../{folder.as_posix()}/component.yml"
+            plain[held] = f"../../{folder.as_posix()}/{_spec_of(folder, component['name'])}"
     return plain
+
+
+def _spec_of(folder: Path, name: str) -> str:
+    """The file with the component of this name: a folder may hold a second one, with an environment of its own."""
+    specs = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (ROOT / folder).glob("*.yml")}
+    return next(file for file, spec in specs.items() if spec.get("name") == name)
 
 
 def _typed(spec: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = {"privacy"}  # gigabytes of language models that only one choice of one input needs
+# Gigabytes of language models that only one choice of one input needs; an older Transformers than all others have.
+LEFT_OUT = {"privacy", "gptq"}
 GPU_ONLY = ("bitsandbytes", "liger-kernel")  # of no use on a laptop; hundreds of megabytes, seconds at each import
 TOOLS = ("hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
 SERVER = ("openai",)  # what `transformers serve` reads requests with: the endpoint to try things with

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff format --check --quiet .
 .venv/bin/python scripts/compile.py --check
 .venv/bin/python scripts/catalogue.py --check
+.venv/bin/python scripts/lint.py
 # As many tests side by side as there are cores, so one thread each.
 export OMP_NUM_THREADS=1
 exec .venv/bin/python -m pytest --numprocesses auto --dist worksteal "$@"

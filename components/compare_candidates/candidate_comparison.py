@@ -127,6 +127,8 @@ class Comparison:
             {
                 "name": one.name,
                 "scores_sha256": one.scores_sha256,
+                "model_sha256": one.asked.get("model_sha256"),
+                "endpoint": one.asked.get("endpoint"),
                 "metrics": {name: scores.mean(first + i) for name, (scores, first) in statistics.items()},
                 **candidate_scores.failures(one),
                 "num_left_out": one.num_left_out,

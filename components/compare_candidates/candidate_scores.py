@@ -20,6 +20,7 @@ class Candidate:
     scores: dict[str, dict]
     predictions: dict[str, dict] | None
     num_left_out: int = 0
+    asked: dict[str, str] = dataclasses.field(default_factory=dict)  # the model or the endpoint, if its scores say it
 
 
 def read_items(path: Path) -> dict[str, dict]:
@@ -53,7 +54,14 @@ def read_candidates(scores_path: Path, predictions_path: Path | None) -> list[Ca
         found = ", ".join(map(repr, scores))
         raise UserError(f"{predictions_path}: predictions of {unknown[0]!r} beside scores of {found}; swapped inputs?")
     sha256 = lineage.sha256(scores_path)
-    return [Candidate(name, sha256, rows, predictions.get(name)) for name, rows in scores.items()]
+    found = []
+    for name, rows in scores.items():
+        asked = lineage.asked_for_all(rows.values(), f"{scores_path}: {name}")
+        of_predictions = lineage.asked_for_all(predictions.get(name, {}).values(), f"{predictions_path}: {name}")
+        if asked and of_predictions and asked != of_predictions:
+            raise UserError(f"{predictions_path}: {name} was asked of another model than in {scores_path}")
+        found.append(Candidate(name, sha256, rows, predictions.get(name), asked=asked))
+    return found
 
 
 def read_by_candidate(path: Path) -> dict[str, dict[str, dict]]:

@@ -9,6 +9,7 @@ from promotion_policy import Share, Target
 
 from slmkit.errors import UserError
 
+Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 OVERALL = "score"  # the metric over several benchmarks
 
 
@@ -50,6 +51,8 @@ class Latency(Read):
 class Candidate(Read):
     name: str
     scores_sha256: str
+    model_sha256: Sha256 | None = None  # absent from comparisons of earlier versions
+    endpoint: str | None = None
     metrics: dict[str, Score]
     failed_fraction: Share
     latency_ms: Latency | None

@@ -45,11 +45,14 @@ def run(args: Args) -> dict[str, float]:
     audited = audited_data.judge(policy.privacy_verdict, args.privacy_decision, args.comparison, pair.candidate)
     reasons += audited
     verdict = promotion_rules.verdict(reasons)
+    candidate = comparison.side(pair.candidate)
     needed = [reason.num_items_needed for reason in reasons if reason.num_items_needed]
     decision = {
         "verdict": verdict,
         "candidate": pair.candidate,
         "baseline": pair.baseline,
+        "model_sha256": candidate.model_sha256,
+        "endpoint": candidate.endpoint,
         "reasons": [reason.model_dump() for reason in reasons],
         "num_items_needed": max(needed) if needed and verdict == "inconclusive" else None,
         "num_items_formula": promotion_rules.FORMULA,

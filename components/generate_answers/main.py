@@ -56,13 +56,14 @@ def run(args: Args) -> dict[str, float]:
     with answer_sources.connect(args, prices, truncate_prompt=args.truncate_prompt) as source:
         started = time.perf_counter()
         requests = [answer_sources.Request(id, item.get("messages"), args.max_new_tokens) for id, item in items.items()]
-        asked = {request.key: request_hash(source, request) for request in requests}
-        rows = earlier_rows(args, asked)
+        hashes = {request.key: request_hash(source, request) for request in requests}
+        asked = lineage.asked(args)
+        rows = earlier_rows(args, hashes, asked)
         with ResumeLog(args.predictions, [source.identity, args.candidate, vars(prices)]) as log:
-            rows |= {id: row for id, row in log.done.items() if row["request_sha256"] == asked.get(id)}
+            rows |= {id: row for id, row in log.done.items() if row["request_sha256"] == hashes.get(id)}
             num_known = len(rows)
             for request, answer in source.answers([request for request in requests if request.key not in rows]):
-                row = prediction(args.candidate, request.key, asked[request.key], answer)
+                row = prediction(args.candidate, asked, request.key, hashes[request.key], answer)
                 rows[request.key] = row
                 if "error" not in row:  # a failure is asked about again
                     log.add(request.key, row)
@@ -113,21 +114,26 @@ def request_hash(source: "AnswerSource", request: "Request") -> str:
     return cache_key(source.identity, request.messages, request.max_new_tokens)
 
 
-def earlier_rows(args: Args, asked: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The rows of items that an earlier run answered; when they were asked now, that took no time."""
+def earlier_rows(args: Args, hashes: dict[str, str], asked: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The rows of items that an earlier run answered; when they were asked now, that took no time.
+
+    A row that says it is of another model is not taken over, whatever its request's hash.
+    """
     if args.earlier_predictions is None:
         return {}
     rows = [row for row in records.read_records(args.earlier_predictions) if not row.get("error")]
+    rows = [row for row in rows if {name: row[name] for name in lineage.ASKED if name in row} in ({}, asked)]
     known = {row.get("request_sha256"): row for row in rows if row.keys() >= TAKEN_OVER}
-    taken = {"candidate": args.candidate, "latency_ms": None, "cached": True}
-    return {id: {**known[sha256], "id": id, **taken} for id, sha256 in asked.items() if sha256 in known}
+    taken = {"candidate": args.candidate, **asked, "latency_ms": None, "cached": True}
+    return {id: {**known[sha256], "id": id, **taken} for id, sha256 in hashes.items() if sha256 in known}
 
 
-def prediction(candidate: str, id: str, sha256: str, answer: Any) -> dict[str, Any]:
+def prediction(candidate: str, asked: dict[str, str], id: str, sha256: str, answer: Any) -> dict[str, Any]:
     """``answer`` is an Answer, or the error in its stead."""
     row = {
         "id": id,
         "candidate": candidate,
+        **asked,
         "output": "",
         "latency_ms": None,
         "prompt_tokens": 0,

@@ -43,9 +43,10 @@ class Args:
 
 @dataclass(frozen=True)
 class Side:
-    """A candidate and its answers by question; where there is none, the candidate has failed."""
+    """A candidate, what was asked for it, and its answers by question; where there is none, it has failed."""
 
     name: str
+    asked: dict[str, str]
     answers: dict[str, str]
 
 
@@ -131,7 +132,7 @@ def read_items(path: Path, rubric: "Rubric") -> dict[str, dict[str, Any]]:
 
 def read_side(path: Path, items: dict[str, Any]) -> Side:
     """The answers of one candidate; an id that was not asked, or stands twice, means that files do not fit."""
-    seen, answers, names = set(), {}, set()
+    seen, answers, names, rows = set(), {}, set(), []
     for row, source, line in records.read_located(path):
         id, where = row.get("id"), f"{source}:{line}"
         if not isinstance(id, str) or id not in items:
@@ -141,12 +142,13 @@ def read_side(path: Path, items: dict[str, Any]) -> Side:
         if not row.get("error") and not isinstance(row.get("output"), str):
             raise UserError(f"{where}: prediction {id!r} has neither an 'output' text nor an 'error'")
         seen.add(id)
+        rows.append({name: row[name] for name in lineage.ASKED if name in row})
         names.add(row.get("candidate"))
         if not row.get("error"):
             answers[id] = row["output"]
     if len(names) != 1 or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{path}: predictions of one named candidate are needed, found {sorted(map(str, names))}")
-    return Side(names.pop(), answers)
+    return Side(names.pop(), lineage.asked_for_all(rows, str(path)), answers)
 
 
 def plan(items: dict[str, Any], sides: list[Side], rubric: "Rubric", num_repeats: int) -> "Iterator[Task]":
@@ -189,7 +191,8 @@ def score(sides: list[Side], of_item: dict[str, list[dict]], metric: str) -> Ite
         else:
             values = [judge_verdicts.grade(rows)]
         for side, there, value in zip(sides, answered, values, strict=True):
-            row = {"id": id, "candidate": side.name, metric: value or 0.0, "failed": int(not there or value is None)}
+            row = {"id": id, "candidate": side.name, **side.asked, metric: value or 0.0}
+            row["failed"] = int(not there or value is None)
             if row["failed"]:
                 row["error"] = "no verdict of the judge" if there else "no answer to judge"
             yield row

@@ -69,8 +69,15 @@ def run(args: Args) -> dict[str, float]:
     print(headline(report))
     for note in report["notes"]:
         print(note)
-    lineage.write(args, SPEC)
+    lineage.write(args, SPEC, contents=train_contents(report))
     return metrics
+
+
+def train_contents(report: dict[str, Any]) -> dict[str, Any]:
+    """What a model card says of the training data."""
+    train = report["split"]["train"]
+    origins = {row["origin"]: row["after"] for row in report["mixture"] if row["after"]}
+    return {"num_chats": train["chats"], "languages": train["languages"], "origins": origins}
 
 
 def select(args: Args, folder: Path, quarantine: Quarantine) -> Selection:

@@ -1,6 +1,5 @@
 """The entry script of redact_pii_parallel: the engine calls init once a process, run with shards, then shutdown."""
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ _redactor: RecordRedactor
 
 def init() -> None:
     global _args, _redactor
-    _args = cli.parse(Args, SPEC, own_arguments(sys.argv[1:]))
+    _args = cli.parse(Args, SPEC, cli.own_arguments(Args, sys.argv[1:]))
     _redactor = RecordRedactor(_args)
     if not _redactor.key.stable:
         raise UserError("the processes of a parallel job need one key: give key_secret_url or REDACT_PII_KEY")
@@ -41,12 +40,6 @@ def shutdown() -> None:
         total = redaction_report.added(path.read_text(encoding="utf-8") for path in done)
         redaction_report.write(folder, redaction_report.summary(total, _redactor, _args.name_recognizer))
         told = done
-
-
-def own_arguments(argv: list[str]) -> list[str]:
-    """The flags of the specification with their values; the engine adds some of its own."""
-    flags = {f"--{name}" for name in Args.__dataclass_fields__}
-    return [word for flag, value in itertools.pairwise(argv) if flag in flags for word in (flag, value)]
 
 
 def _redact(shard: Path) -> str:

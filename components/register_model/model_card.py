@@ -1,68 +1,104 @@
 """The model card: what a version is made of, how it was measured, why it was promoted or not, and its limits."""
 
-import json
+import html
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from release_evidence import Decision, Quantization
 
-from slmkit import lineage
-from slmkit.errors import UserError
-
-WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf")
+# What Markdown takes for more than text; an underscore within a word is none of it.
+_MARKDOWN = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
 
 
-def render(
-    name: str, model: Path, manifest: dict[str, Any], decision: dict[str, Any], comparison: dict[str, Any] | None
-) -> str:
-    environment = jinja2.Environment(  # noqa: S701 (Markdown, not HTML)
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
+def render(*, decision: Decision, comparison: dict[str, Any] | None, training: dict[str, Any], **more: Any) -> str:
+    """The card in Markdown. Whatever is filled in is text on one line, be it a name, a parameter or a warning."""
+    environment = jinja2.Environment(  # noqa: S701 (Markdown, not HTML: finalize escapes both)
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, finalize=escaped
     )
-    environment.filters |= {"score": score, "points": points, "cell": cell}
+    environment.filters |= {
+        "score": score,
+        "points": points,
+        "described": described,
+        "counts": counts,
+        "changes": changes,
+    }
     return environment.get_template("MODEL_CARD.md.j2").render(
-        name=name,
         summary=summary(decision),
-        architecture=architecture(model),
-        manifest=manifest,
-        training=lineage.read(model),
-        made_by=made_by,
         decision=decision,
         comparison=comparison,
         shares=(comparison or {}).get("share_metrics", []),
+        training=training,
+        train_data=training.get("inputs", {}).get("train_data", {}).get("lineage", {}),
+        sources=dict.fromkeys(described(step) for step in made_from(training)),
+        **more,
     )
 
 
-def summary(decision: dict[str, Any]) -> str:
+def escaped(value: object) -> str:
+    return _MARKDOWN.sub(r"\\\g<0>", html.escape(one_line(value), quote=False))
+
+
+def one_line(value: object) -> str:
+    """Without line breaks and what else does not print, such as what turns the direction of writing."""
+    return " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
+
+
+def summary(decision: Decision) -> str:
     """The decision in a line, which is also the description in the registry."""
-    superiority = decision["reasons"][0]["text"]
-    said = f"{decision['candidate']}, judged {decision['verdict']} against {decision['baseline']}: {superiority}."
-    return " ".join(said.split())  # names with line breaks would write the card
+    return one_line(
+        f"Candidate {decision.candidate}, judged {decision.verdict} against {decision.baseline}: "
+        f"{decision.reasons[0].text}."
+    )
 
 
-def architecture(model: Path) -> str:
-    """One line about the model; a folder without configuration or weights is refused."""
-    for file in ("config.json", "adapter_config.json"):
-        if (model / file).is_file():
-            try:
-                config = json.loads((model / file).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{model / file}: not JSON: {error}") from None
-            break
-    else:
-        raise UserError(f"{model}: no config.json; a model folder in Hugging Face layout is needed")
-    weights = [file for pattern in WEIGHTS for file in model.rglob(pattern)]
-    if not weights:
-        raise UserError(f"{model}: no weights ({', '.join(WEIGHTS)}); was the training step finished?")
-    facts = ["model_type", "hidden_size", "num_hidden_layers", "vocab_size", "peft_type", "r", "lora_alpha"]
-    said = [f"{fact} {config[fact]}" for fact in facts if fact in config]
-    return ", ".join([*said, f"{sum(file.stat().st_size for file in weights) / 1e6:,.1f} MB of weights"])
+def training_of(made: dict[str, Any]) -> dict[str, Any]:
+    """The lineage of the last training of a model: of itself, or of what it was quantized or converted from."""
+    inputs = made.get("inputs", {})
+    if inputs.keys() & {"train_data", "train_preferences"}:
+        return made
+    earlier = next(
+        (inputs[port]["lineage"] for port in ("model", "base_model") if "lineage" in inputs.get(port, {})), {}
+    )
+    return training_of(earlier) if earlier else made
 
 
-def made_by(entry: dict[str, Any]) -> str:
-    made = entry.get("lineage")
+def made_from(made: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The steps before the training data, the last one first; not those before a model that answered for them."""
+    for port, entry in made.get("inputs", {}).items():
+        if "model" not in port and "lineage" in entry:
+            yield entry["lineage"]
+            yield from made_from(entry["lineage"])
+
+
+def described(made: dict[str, Any] | None) -> str:
+    """A step and its parameters in a line."""
     if not made:
         return "not known"
-    return cell(f"{made['component']} " + ", ".join(f"{name}={value}" for name, value in made["parameters"].items()))
+    return f"{made['component']} " + ", ".join(f"{name}={value}" for name, value in made["parameters"].items())
+
+
+def counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in numbers.items())
+
+
+def changes(quantization: Quantization) -> Iterator[tuple[str, str, str, str]]:
+    """What the quantization did, as far as it was measured: the measure, before, after and the change."""
+    speed, metric = quantization.tokens_per_second, quantization.metric
+    for what, form, unit, change in (
+        ("size", "{:,.1f} MB", 1e6, quantization.size_bytes),
+        ("tokens a second, writing", "{:,.1f}", 1, speed and speed.decode),
+        ("tokens a second, reading the prompt", "{:,.1f}", 1, speed and speed.prefill),
+        ("perplexity", "{:.4g}", 1, quantization.perplexity),
+    ):
+        if change and change.before and change.after:
+            before, after = form.format(change.before / unit), form.format(change.after / unit)
+            yield what, before, after, f"x{change.after / change.before:.2f}"
+    if metric:
+        what = f"{metric.name} of {metric.num_items:,} questions"
+        yield what, f"{metric.before:.1%}", f"{metric.after:.1%}", points(metric.model_dump())
 
 
 def score(interval: dict[str, float | None], is_share: bool = True) -> str:
@@ -77,8 +113,3 @@ def points(interval: dict[str, float | None], is_share: bool = True) -> str:
     show = (lambda share: f"{100 * share:+.1f}") if is_share else "{:+.3g}".format
     unit = " points" if is_share else ""
     return show(interval["difference"]) + unit + ("" if low is None else f" ({show(low)} to {show(high)})")
-
-
-def cell(value: object) -> str:
-    """A text that cannot break the Markdown table that it stands in."""
-    return " ".join(str(value).split()).replace("|", "\\|")

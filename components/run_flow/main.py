@@ -118,10 +118,11 @@ def check_errors(runs: "FlowRuns", max_error_fraction: float) -> None:
 
 def write_answers(args: Args, evaluation: "Evaluation", names: list[str], predictions: Path, scores: Path) -> None:
     """Predictions and scores of final answers, as generate_answers and score_answers would write them."""
+    asked = lineage.asked(args)
     with records.write_records(predictions) as write_prediction, records.write_records(scores) as write_score:
         for name in names:
             for id in evaluation.items:
-                row = {"id": id, "candidate": f"{args.candidate}.{name}"}
+                row = {"id": id, "candidate": f"{args.candidate}.{name}", **asked}
                 write_prediction(row | evaluation.prediction(name, id))
                 write_score(row | evaluation.final_scores(name, id))
 

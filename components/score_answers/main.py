@@ -40,6 +40,7 @@ def run(args: Args) -> dict[str, float]:
     items = read_items(args.eval_items, names)
     predictions = read_predictions(args.predictions, items)
     candidate = only_candidate(args.predictions, predictions.values())
+    asked = lineage.asked_for_all(predictions.values(), str(args.predictions))
     failed = {id for id in items if id not in predictions or predictions[id].get("error")}
     found = {id: find_answer(predictions[id]["output"]) for id in items if id not in failed}
     answers = {id: answer for id, answer in found.items() if answer is not None}
@@ -56,7 +57,7 @@ def run(args: Args) -> dict[str, float]:
             rows[id][name] = value
     with records.write_records(args.scores) as write:
         for id, row in rows.items():
-            write({"id": id, "candidate": candidate, **row})
+            write({"id": id, "candidate": candidate, **asked, **row})
 
     means = {name: statistics.fmean(row[name] for row in rows.values()) for name in (*columns, "failed")}
     logged = {f"eval/{name}": mean for name, mean in means.items()}

@@ -228,14 +228,15 @@ def write_outputs(args: Args, items: dict[str, Item], rows: dict[str, Row], metr
         print(f"{row['id']}: {row['error']}")
     records.check_share(len(failed), len(items), args.max_error_fraction, "eval items")
     scored = {id: score(item, rows[id], args.method) for id, item in items.items()}
-    scores = [{"id": id, "candidate": args.candidate, **row} for id, row in scored.items()]
+    asked = lineage.asked(args)
+    scores = [{"id": id, "candidate": args.candidate, **asked, **row} for id, row in scored.items()]
     with records.write_records(args.predictions) as write:
         for id in items:
-            write(rows[id])
+            write({**rows[id], **asked})
     with records.write_records(args.scores) as write:
         for row in scores:
             write(row)
-    for name in scores[0].keys() - {"id", "candidate", "failed"}:
+    for name in scores[0].keys() - {"id", "candidate", *asked, "failed"}:
         metrics[f"eval/{name}"] = sum(row[name] for row in scores) / len(scores)
     metrics["eval/failed_fraction"] = len(failed) / len(scores)
     if args.method == "generate":

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from localml import models
+from localml.data_assets import DataAssets
 from localml.errors import RunError
 
 _SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
@@ -13,12 +14,11 @@ _SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
 
 class Assets:
     """Resolves the ``path`` of an input. ``registry`` is a YAML file of ``reference: local path`` lines, where a
-    reference may be the beginning of a longer one (a datastore, a registry); ``mlflow_store`` has the models that were
-    registered on this machine."""
+    reference may be the beginning of a longer one (a datastore, a registry); below ``root`` are the named outputs of
+    earlier jobs, and the models that were registered on this machine."""
 
-    def __init__(self, job_folder: Path, registry: Path, mlflow_store: Path) -> None:
-        self._job_folder, self._mlflow_store = job_folder, mlflow_store
-        self._registry = registry
+    def __init__(self, job_folder: Path, registry: Path, root: Path) -> None:
+        self._job_folder, self._registry, self._root = job_folder, registry, root
         self._known: dict[str, str] = {}
         if registry.is_file():
             content = yaml.safe_load(registry.read_text(encoding="utf-8")) or {}
@@ -48,8 +48,9 @@ class Assets:
             rest = reference.removeprefix(known)
             if reference.startswith(known) and (not rest or known.endswith("/") or rest.startswith("/")):
                 return self._registry.parent / Path(self._known[known]).expanduser() / rest.strip("/")
-        if folder := models.folder_of(self._mlflow_store, reference):
-            return folder
+        found = DataAssets(self._root).path_of(reference) or models.folder_of(self._root / "mlflow.db", reference)
+        if found:
+            return found
         raise RunError(
             f"{where}: {reference} is not on this machine; add '{reference}: <local path>' to {self._registry}"
         )

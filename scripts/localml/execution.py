@@ -10,6 +10,7 @@ from typing import Any
 
 from localml import command, process, snapshot, store
 from localml.assets import Assets
+from localml.endpoints import client
 from localml.environments import Environments
 from localml.graph import Data, FromStep, Literal, Step
 from localml.hashing import ContentHashes
@@ -246,8 +247,15 @@ class Execution:
             "PYTHONIOENCODING": "utf-8",
             **{f"AZURE_ML_INPUT_{name}": str(path) for name, path in paths.items()},
             **{f"AZURE_ML_OUTPUT_{name}": str(path) for name, path in ports.items()},
+            **self._local_services(step),
             **step.environment_variables,
         }
+
+    def _local_services(self, step: Step) -> dict[str, str]:
+        """Where a step finds what stands in for a service of Azure and outlives the job."""
+        if (step.component.tags or {}).get("local_service") == "endpoints":
+            return {"LOCALML_ENDPOINTS": str(client.ensure_host(self.root))}
+        return {}
 
 
 def _last_error(log: Path) -> str:

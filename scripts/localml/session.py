@@ -4,12 +4,13 @@ import dataclasses
 import datetime
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from localml import graph
 from localml.assets import Assets
+from localml.data_assets import DataAssets
 from localml.environments import Environments
 from localml.errors import RunError
 from localml.execution import Execution
@@ -65,7 +66,7 @@ def run(load: Callable[[], Any], options: Options) -> Outcome:
         raise RunError(f"--name {name}: there is a job of this name already, see {folder}; take another")
     root.mkdir(parents=True, exist_ok=True)
     with Tracker(root, experiment=options.experiment, job_name=name) as tracker:
-        runner = make_runner(load(), options, name, tracker)
+        runner = make_runner(job := load(), options, name, tracker)
         started, status = time.monotonic(), "FAILED"
         tracker.open()
         for note in runner.notes():
@@ -73,6 +74,8 @@ def run(load: Callable[[], Any], options: Options) -> Outcome:
         try:
             with runner.progress:
                 runner.run()
+            for line in register_outputs(job, runner, root, name):
+                print(line, flush=True)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -83,14 +86,28 @@ def run(load: Callable[[], Any], options: Options) -> Outcome:
     return Outcome(name, folder, outputs, tracker.uri, runner, time.monotonic() - started)
 
 
+def register_outputs(job: Any, runner: Runner, root: Path, job_name: str) -> Iterator[str]:
+    """The outputs of a finished job that have a name become data assets; says what each can be called from now on."""
+    for port, output in job.outputs.items():
+        if output.name:
+            source = runner.graph.outputs[port]
+            made = runner.finished[source.step]
+            path, sha256 = made.output(source.port), made.hashes[source.port]
+            version = DataAssets(root).register(output.name, output.version, path, sha256, job_name)
+            yield f"output {port} is azureml:{output.name}:{version}"
+
+
 def make_runner(job: Any, options: Options, name: str, tracker: Tracker | None) -> Runner:
     """Everything that can be refused is refused here, before a run is opened or a step started."""
     root = options.root.resolve()
     steps = graph.build(job)
+    for port, output in job.outputs.items():
+        if output.name and port not in steps.outputs:
+            raise RunError(f"outputs.{port}: no step gives it, so it cannot be registered as {output.name!r}")
     execution = Execution(
         name,
         root,
-        Assets(options.folder, options.assets or root / "assets.yml", root / "mlflow.db"),
+        Assets(options.folder, options.assets or root / "assets.yml", root),
         Environments(root, options.environment),
         tracker,
         Progress(list(steps.steps), stream=options.stream),

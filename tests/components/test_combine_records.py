@@ -32,6 +32,11 @@ def test_the_order_is_that_of_the_inputs(combine):
     assert combine(*rows) == [row("b"), row("a"), row("c")]
 
 
+def test_a_score_keeps_the_model_that_was_asked(combine):
+    scored = row("a", "tuned") | {"exact_match": 1.0, "model_sha256": "a" * 64}
+    assert combine([scored], [row("a", "base")]) == [scored, row("a", "base")]
+
+
 def test_candidates_answer_the_same_items(combine):
     assert len(combine([row("a", "base")], [row("a", "tuned")])) == 2
 

@@ -379,6 +379,54 @@ def test_numbers_of_any_range(compare, shift):
     assert ("3.00" if shift == 0 else "\N{MINUS SIGN}997.0") in page
 
 
+def of(rows, **asked):
+    return [row | asked for row in rows]
+
+
+A, B = {"model_sha256": "a" * 64}, {"model_sha256": "b" * 64}
+ENDPOINT = {"endpoint": "https://h/v1"}
+
+
+def test_each_candidate_with_the_model_that_was_asked(compare):
+    other = of([score(n, "other", 1.0) for n in range(40)], **ENDPOINT)
+    predictions = [[], of([prediction(n, "tuned") for n in range(40)], **B)]
+    predictions[0] = [prediction(n, "base") for n in range(40)]  # made before rows said it
+    done, found, _ = compare(of(BASE, **A), of(TUNED, **B) + other, predictions=predictions, num_resamples=200)
+    assert done.returncode == 0, done.stderr
+    said = [(one["name"], one["model_sha256"], one["endpoint"]) for one in found["candidates"]]
+    assert said == [("base", "a" * 64, None), ("tuned", "b" * 64, None), ("other", None, "https://h/v1")]
+
+
+def test_what_one_row_does_not_say_is_not_known(compare):
+    done, found, _ = compare(BASE, of(TUNED[:39], **B) + TUNED[39:], num_resamples=200)
+    assert done.returncode == 0, done.stderr
+    assert [one["model_sha256"] for one in found["candidates"]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"candidate": of(TUNED[:39], **A) + of(TUNED[39:], **B)}, "tuned: answers of several models under one name"),
+        (
+            {"candidate": of(TUNED[:39], **A) + of(TUNED[39:], **ENDPOINT)},
+            "(endpoint https://h/v1 and model_sha256 aaa",
+        ),
+        (
+            {
+                "candidate": of(TUNED, **A),
+                "predictions": [[prediction(0, "base")], of([prediction(0, "tuned")], **B)],
+            },
+            "tuned was asked of another model than in",
+        ),
+    ],
+)
+def test_two_models_are_no_candidate(compare, change, message):
+    done, found, _ = compare(**change)
+    assert (done.returncode, found) == (1, None)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_intersect_says_what_it_left_out(compare):
     flags = {"on_unequal_ids": "intersect"}
     done, found, report = compare(BASE[:30], TUNED[5:], [*ITEMS[:38]], **flags)

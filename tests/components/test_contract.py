@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = sorted(p.parent for p in (ROOT / "components").glob("*/component.yml"))
+SHARED = sorted(p.parent.name for p in (ROOT / "components" / "_shared").glob("*/__init__.py"))
 PORT_WORDS = {
     *(
         "raw_data",
@@ -25,7 +26,7 @@ PORT_WORDS = {
         "base_model",
         "model",
     ),
-    *("eval_items", "predictions", "scores", "preferences", "comparison", "decision", "report", "manifest"),
+    *("eval_items", "predictions", "scores", "preferences", "comparison", "decision", "report", "manifest", "endpoint"),
 }
 PYTHON_TYPES = {"string": str, "integer": int, "number": float, "boolean": bool}
 
@@ -88,6 +89,7 @@ EXTRA_PORTS = {
     "synthesize_chats": ("taxonomy",),
     "synthesize_private_texts": ("previous_ledger", "public_topics", "ledger"),
     "audit_privacy": ("real_data", "synthetic_data", "held_out_data", "approved_data", "canaries", "ledger", "policy"),
+    "batch_score": ("records",),
     "combine_records": (*(f"records_{i}" for i in range(1, 9)), "combined_records"),
     "import_model": ("model_folder",),
     "finetune_model": ("checkpoints", "adapter"),
@@ -153,10 +155,13 @@ def test_snapshot_and_environment(folder):
     assert spec["additional_includes"][0] == "../_shared/slmkit"
     imported = {
         package
-        for package in ("slmkit", "pii_detection", "model_training", "model_inference")
+        for package in SHARED
         if any(re.search(rf"^\s*(from|import) {package}\b", p.read_text("utf-8"), re.M) for p in folder.glob("*.py"))
     }
-    assert set(spec["additional_includes"]) == {f"../_shared/{package}" for package in imported}
+    included = set(spec["additional_includes"])
+    from_elsewhere = {path for path in included if not path.startswith("../_shared/")}
+    assert included - from_elsewhere == {f"../_shared/{package}" for package in imported}
+    assert all((folder / path).is_file() for path in from_elsewhere), "a module of another component, by its name"
     environment = re.fullmatch(r"file:\.\./\.\./environments/(\w+)/environment\.yml", spec["environment"])
     assert environment, spec["environment"]
     assert (ROOT / "environments" / environment[1] / "environment.yml").is_file()

@@ -99,6 +99,25 @@ def three_candidates():
     return found
 
 
+def test_the_decision_is_on_a_model(decide):
+    found = comparison(0.3, 0.5)
+    _, decision = decide(found)  # of a comparison that was made before scores said it
+    assert (decision["model_sha256"], decision["endpoint"]) == (None, None)
+    base, tuned = found["candidates"]
+    base |= {"model_sha256": None, "endpoint": "https://h/v1"}
+    tuned |= {"model_sha256": "a" * 64, "endpoint": None}
+    _, decision = decide(found)
+    assert (decision["model_sha256"], decision["endpoint"]) == ("a" * 64, None)
+
+
+def test_what_is_no_hash_is_refused(decide, tmp_path):
+    found = comparison(0.3, 0.5)
+    found["candidates"][1]["model_sha256"] = "<b>"
+    done, decision = decide(found)
+    assert (done.returncode, decision) == (1, None)
+    assert "candidates.1.model_sha256: String should match pattern" in done.stderr
+
+
 @pytest.mark.parametrize(("candidate", "verdict"), [("tuned", "promote"), ("other", "reject")])
 def test_one_of_several_candidates(decide, candidate, verdict):
     _, decision = decide(three_candidates(), candidate=candidate)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slmkit import records
+from slmkit import lineage, records
 from slmkit.errors import UserError
 
 
@@ -92,12 +92,23 @@ def test_row_holds_what_a_prediction_must(answers, model_folder):
     asked = item(1)
     (row,) = answers([asked], candidate="tuned")
     assert list(row) == [
-        *("id", "candidate", "output", "latency_ms", "prompt_tokens", "completion_tokens", "cost", "cached"),
+        *(
+            "id",
+            "candidate",
+            "model_sha256",
+            "output",
+            "latency_ms",
+            "prompt_tokens",
+            "completion_tokens",
+            "cost",
+            "cached",
+        ),
         *("finish_reason", "request_sha256"),
     ]
     prompt = f"<|im_start|>user\n{asked['messages'][0]['content']}<|im_end|>\n<|im_start|>assistant\n"
     assert row["prompt_tokens"] == len(AutoTokenizer.from_pretrained(model_folder)(prompt)["input_ids"])
     assert (row["candidate"], row["cached"]) == ("tuned", False)
+    assert row["model_sha256"] == lineage.sha256(model_folder)
     assert row["latency_ms"] > 0
     assert 0 < row["completion_tokens"] <= 12
 
@@ -192,6 +203,22 @@ def test_an_earlier_row_that_lacks_something_is_asked_again(main, make_args, tmp
     assert main.run(make_args([item(0)], earlier_predictions=tmp_path / "earlier"))["generate/num_cached"] == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "num_cached"), [({"model_sha256": "e" * 64}, 0), ({"endpoint": "https://h"}, 0), ({}, 1)]
+)
+def test_an_earlier_row_of_another_model_is_asked_again(main, make_args, model_folder, tmp_path, said, num_cached):
+    """Whatever its request's hash; a row that does not say it was made before rows did."""
+    args = make_args([item(0)])
+    main.run(args)
+    row = next(iter(records.read_records(args.predictions)))
+    del row["model_sha256"]
+    (tmp_path / "earlier").write_text(json.dumps(row | said) + "\n", encoding="utf-8")
+    args = make_args([item(0)], earlier_predictions=tmp_path / "earlier")
+    assert main.run(args)["generate/num_cached"] == num_cached
+    (row,) = records.read_records(args.predictions)
+    assert row["model_sha256"] == lineage.sha256(model_folder)
+
+
 @pytest.mark.parametrize("candidate", ["", " ", "a\nb"])
 def test_a_candidate_has_a_name_of_one_line(main, make_args, candidate):
     with pytest.raises(UserError, match="is blank or has line breaks"):
@@ -213,8 +240,8 @@ def test_as_a_process_with_lineage(run_component, make_args):
     assert done.returncode == 0, done.stderr
     assert "base: 2 items in" in done.stdout
     assert not args.predictions.with_name("predictions.so_far.jsonl").exists()
-    lineage = json.loads(args.predictions.with_name("predictions.lineage.json").read_text())
-    assert lineage["parameters"]["candidate"] == "base"
+    written = json.loads(args.predictions.with_name("predictions.lineage.json").read_text())
+    assert written["parameters"]["candidate"] == "base"
 
 
 def test_folder_that_is_no_model_is_one_line(run_component, make_args, tmp_path):

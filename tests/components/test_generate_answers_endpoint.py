@@ -37,6 +37,8 @@ def test_it_is_asked_greedily_and_each_answer_goes_to_its_question(serve, run):
     rows, metrics = run(endpoint.url, prompt_price=2.0, completion_price=10.0)
     assert list(rows) == ["q0", "q1", "q2", "q3"]
     assert [row["output"] for row in rows.values()] == [f"answer {number}" for number in range(4)]
+    assert {row["endpoint"] for row in rows.values()} == {endpoint.url}
+    assert not any("model_sha256" in row for row in rows.values())
     for body in endpoint.bodies:
         assert (body["model"], body["max_tokens"], body["temperature"]) == ("gpt", 30, 0.0)
     assert [row["cost"] for row in rows.values()] == pytest.approx([0.0004] * 4)  # 100 * 2 + 20 * 10 millionths

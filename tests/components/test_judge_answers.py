@@ -107,6 +107,15 @@ def test_grades_become_scores_from_0_to_1(judge):
     assert body["response_format"]["json_schema"]["schema"]["required"] == ["reason", "score"]
 
 
+def test_scores_say_which_model_answered_and_not_which_one_judged(judge, tmp_path):
+    asked = {"model_sha256": "a" * 64}
+    rows = [{"id": id, "candidate": "tuned", "output": "an answer", **asked} for id in QUESTIONS]
+    path = write(tmp_path / "asked", rows)
+    scores, _, _ = judge(lambda texts, body: {"reason": "so", "score": 5}, predictions=path)
+    assert [row["model_sha256"] for row in scores] == ["a" * 64] * len(QUESTIONS)
+    assert not any("endpoint" in row for row in scores)
+
+
 def test_the_judge_is_asked_in_the_language_of_the_question(judge):
     judge(lambda texts, body: {"reason": "", "score": 3}, rubric_name="groundedness")
     said = {fenced(body)["QUESTION"]: body["messages"][0]["content"] for body in judge.endpoint.bodies}

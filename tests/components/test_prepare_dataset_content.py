@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from slmkit import lineage
 from slmkit.errors import UserError
 from tests.components.test_prepare_dataset import OUTPUTS, chat, chats_of_documents, prepare, read, side_of, write
 
@@ -223,6 +224,11 @@ def test_the_weights_say_how_often_a_chat_of_an_origin_is_trained_on(prepare):
     }
     assert report["counts"]["left_out"]["mixture_weight"] == before["web"] + before["evolve"] - after["evolve"]
     assert report["counts"]["kept"] == 400 - report["counts"]["left_out"]["mixture_weight"]
+    assert lineage.read(result["report"])["contents"] == {
+        "num_chats": len(ids),
+        "languages": {"en": len(ids)},
+        "origins": {name: number for name, number in sorted(after.items()) if number},
+    }
     again = prepare(mixed_rows()[::-1], mixture_weights='{"seed": 2, "evolve": 0.5, "web": 0}')
     assert sorted(row["id"] for row in again["train_data"]) == sorted(ids)
     other = prepare(mixed_rows(), mixture_weights=weights, seed=1)

@@ -114,10 +114,11 @@ def test_the_node_at_fault_is_the_one_known_by_hand(main, make_args, serve):
 def test_outputs_are_those_of_the_records(main, make_args, serve):
     args = make_args(**at(serve(faulty)), prompt_price=1000.0, completion_price=2000.0)
     main.run(args)
+    who = {"candidate": "chain.baseline", "endpoint": args.endpoint}
     scores = {row.pop("id"): row for row in rows(args.baseline_scores)}
-    assert scores["item-1"] == {"candidate": "chain.baseline", "exact_match": 1.0, "f1": 1.0, "failed": 0}
-    assert scores["item-2"] == {"candidate": "chain.baseline", "exact_match": 0.0, "f1": 0.0, "failed": 0}
-    assert scores["item-6"] == {"candidate": "chain.baseline", "exact_match": 0.0, "f1": 0.0, "failed": 1}
+    assert scores["item-1"] == {**who, "exact_match": 1.0, "f1": 1.0, "failed": 0}
+    assert scores["item-2"] == {**who, "exact_match": 0.0, "f1": 0.0, "failed": 0}
+    assert scores["item-6"] == {**who, "exact_match": 0.0, "f1": 0.0, "failed": 1}
 
     predictions = {row.pop("id"): row for row in rows(args.baseline_predictions)}
     assert list(predictions) == [f"item-{n}" for n in range(1, 7)]
@@ -125,7 +126,8 @@ def test_outputs_are_those_of_the_records(main, make_args, serve):
     assert one.pop("latency_ms") > 0
     # Three answers of 10 prompt and 5 completion tokens: 3 * (10 * 1000 + 5 * 2000) / 1e6.
     assert one == {
-        **{"candidate": "chain.baseline", "output": "c1", "prompt_tokens": 30, "completion_tokens": 15},
+        **who,
+        **{"output": "c1", "prompt_tokens": 30, "completion_tokens": 15},
         **{"cached": False, "cost": pytest.approx(0.06)},
     }
     assert predictions["item-6"]["error"] == "first: HTTP 400: too long"

@@ -142,6 +142,24 @@ def test_failures_score_zero_and_are_counted(score):
     assert "failed and scored 0: 2, 1 of them without a prediction" in done.stdout
 
 
+def test_scores_say_which_model_was_asked(score):
+    """The missing one too: a candidate is of one model or of none that is known."""
+    asked = {"model_sha256": "a" * 64}
+    _, scores = score([answer("there", **asked)], [item("there"), item("missing")])
+    assert [row["model_sha256"] for row in scores.values()] == ["a" * 64] * 2
+    _, scores = score([answer("there", **asked), answer("old")], [item("there"), item("old")])
+    assert not any("model_sha256" in row for row in scores.values())
+
+
+def test_answers_of_two_models_are_no_candidate(score):
+    answers = [answer("a", model_sha256="a" * 64), answer("b", endpoint="https://h/v1")]
+    done, scores = score(answers, [item("a"), item("b")])
+    assert (done.returncode, scores) == (1, None)
+    assert (
+        f"answers of several models under one name (endpoint https://h/v1 and model_sha256 {'a' * 40})" in done.stderr
+    )
+
+
 def test_metrics_by_slice(tmp_path, load_main):
     main = load_main("score_answers")
     eval_items = [item("a", slices={"language": "ja"}), item("b", slices={"language": "ja"}), item("c", slices={})]

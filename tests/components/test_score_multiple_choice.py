@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slmkit import records
+from slmkit import lineage, records
 from slmkit.errors import UserError
 from tests.chat_endpoint import completion
 
@@ -113,11 +113,12 @@ def test_texts_are_normalized_as_they_say(run, by_hand, method, plain):
         assert row["output"] == asked["choices"][expected.index(max(expected))]
 
 
-def test_rows_hold_what_they_must(run):
+def test_rows_hold_what_they_must(run, small_model):
     predictions, scores = run([item(1)], candidate="tuned")
     names = ["id", "candidate", "output", "choice", "log_likelihoods", "latency_ms", "prompt_tokens"]
-    assert list(predictions[0]) == [*names, "completion_tokens", "cached"]
-    assert list(scores[0]) == ["id", "candidate", "accuracy", "gold_probability", "failed"]
+    assert list(predictions[0]) == [*names, "completion_tokens", "cached", "model_sha256"]
+    assert list(scores[0]) == ["id", "candidate", "model_sha256", "accuracy", "gold_probability", "failed"]
+    assert scores[0]["model_sha256"] == predictions[0]["model_sha256"] == lineage.sha256(small_model)
     assert predictions[0]["latency_ms"] is None
 
 
@@ -216,6 +217,7 @@ def test_letters_of_an_endpoint_take_one_token(ask):
     reply = first_token(**{"B": -1.0, " A": -1.5, "A": -2.0, "The": -0.5})
     endpoint, (row,), (score,) = ask(reply, [item(0)])
     (body,) = endpoint.bodies
+    assert row["endpoint"] == score["endpoint"] == endpoint.url
     assert (body["max_tokens"], body["logprobs"], body["top_logprobs"], body["temperature"]) == (1, True, 20, 0)
     both = math.log(math.exp(-1.5) + math.exp(-2.0))
     assert row["log_likelihoods"] == [pytest.approx(both), -1.0, None]
@@ -279,7 +281,7 @@ def test_the_gap_and_unread_answers_are_counted(main, make_args, serve):
 def test_a_model_generates_too(run):
     predictions, scores = run([item(0), item(1)], method="generate", max_new_tokens=3)
     assert all(row["completion_tokens"] > 0 for row in predictions)
-    assert list(scores[0]) == ["id", "candidate", "accuracy", "accuracy_strict", "failed"]
+    assert list(scores[0]) == ["id", "candidate", "model_sha256", "accuracy", "accuracy_strict", "failed"]
 
 
 def test_a_killed_step_goes_on_where_it_was(main, make_args, monkeypatch):
@@ -314,8 +316,8 @@ def test_as_a_process_with_lineage(run_component, make_args):
     args = {name: value for name, value in vars(make_args([item(0), item(1)])).items() if value is not None}
     done = run_component("score_multiple_choice", **args)
     assert done.returncode == 0, done.stderr
-    lineage = json.loads(Path(f"{args['scores']}.lineage.json").read_text())
-    assert lineage["parameters"]["method"] == "letter"
+    written = json.loads(Path(f"{args['scores']}.lineage.json").read_text())
+    assert written["parameters"]["method"] == "letter"
 
 
 def test_jcommonsenseqa_in_three_methods(run, root):

@@ -20,10 +20,13 @@ def store(tmp_path_factory):
         (root / f"model{number}" / "config.json").write_text("{}")
         client.create_model_version("slm-demo", source=str(root / f"model{number}"))
     client.set_registered_model_alias("slm-demo", "champion", "2")
+    client.set_registered_model_alias("slm-demo", "candidate", "3")
     return root / "mlflow.db"
 
 
-@pytest.mark.parametrize(("reference", "number"), [(":1", 1), (":3", 3), ("@latest", 3), ("@champion", 2)])
+@pytest.mark.parametrize(
+    ("reference", "number"), [(":1", 1), (":3", 3), ("@latest", 3), ("@champion", 2), ("@candidate", 3)]
+)
 def test_version_label_and_alias(store, reference, number):
     assert models.folder_of(store, f"azureml:slm-demo{reference}") == store.parent / f"model{number}"
 
@@ -36,15 +39,15 @@ def test_what_is_not_registered_is_left_to_others(store, tmp_path):
 
 @pytest.mark.parametrize("reference", [":4", "@staging"])
 def test_another_version_is_an_error_that_names_those_there(store, reference):
-    with pytest.raises(RunError, match="has 1, 2, 3, @latest, @champion of slm-demo"):
+    with pytest.raises(RunError, match=r"has 1, 2, 3, @latest, @\w+, @\w+ of slm-demo"):
         models.folder_of(store, f"azureml:slm-demo{reference}")
 
 
 def test_the_registry_file_comes_first(store, tmp_path):
     registry = tmp_path / "assets.yml"
-    assets = Assets(tmp_path, registry, store)
+    assets = Assets(tmp_path, registry, store.parent)
     assert assets.resolve("jobs.x.inputs.model", "slm-demo:1").name == "model1"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
     registry.write_text("azureml:slm-demo:1: mine\n")
-    assert Assets(tmp_path, registry, store).resolve("jobs.x.inputs.model", "slm-demo:1").name == "mine"
+    assert Assets(tmp_path, registry, store.parent).resolve("jobs.x.inputs.model", "slm-demo:1").name == "mine"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import compile as compiler
+from localml import jobfile
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "pipelines" / "presets").glob("*.yml"))
@@ -248,6 +249,16 @@ def test_a_sweep_and_its_goal(toy):
     }
 
 
+def test_an_output_with_a_name_is_registered(toy):
+    files = compiler.compile_preset(toy(outputs={"text": {"name": "toy-text", "version": 3}}))
+    path = compiler.PIPELINES / "jobs" / "toy.yml"
+    job = yaml.safe_load(files[path])
+    assert job["outputs"] == {"text": {"type": "uri_file", "name": "toy-text", "version": "3"}}
+    assert compiler.main([str(compiler.PIPELINES / "presets" / "toy.yml")]) == 0
+    output = jobfile.load(path).outputs["text"]  # as azure-ai-ml reads it
+    assert (output.type, output.name, output.version) == ("uri_file", "toy-text", "3")
+
+
 def test_processes_on_several_nodes(toy):
     distribution = {"type": "pytorch", "process_count_per_instance": 8}
     files = compiler.compile_preset(toy(distribution={"first": distribution}))
@@ -296,6 +307,13 @@ def test_written_once_and_stale_when_the_preset_changes(toy, capsys):
         ({"sweep": {"first": {**SWEEP, "goal": 1}}}, ["sweep.first.goal: unknown key", "stop_when"]),
         (SWEEPING, ["sweep: best needs a search_space"]),
         ({**SWEEPING, "sweep": {"best": SWEEP}, "distribution": {"best": {}}}, ["distribution: best is a sweep"]),
+        ({"outputs": {"txet": {"name": "x"}}}, ["outputs: the pipeline has no output 'txet'; known: text"]),
+        ({"outputs": {"text": {"nmae": "x"}}}, ["outputs.text.name: Field required"]),
+        (
+            {"outputs": {"text": {"name": "x", "type": "y"}}},
+            ["outputs.text.type: unknown key; known are: name, version"],
+        ),
+        ({"outputs": {"text": {"name": "a/b"}}}, ["outputs.text.name: String should match pattern"]),
         ({"resources": {"absent": {"instance_count": 2}}}, ["resources: ", "'absent'", "first, second"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from slmkit import lineage
+from slmkit.errors import UserError
 
 SPEC = """
 name: {name}
@@ -134,6 +135,15 @@ def test_what_is_written(chain):
     }
 
 
+def test_what_the_outputs_hold_travels_with_them(chain):
+    args = Collect(chain / "raw", chain / "documents", chain / "quarantine")
+    lineage.write(args, chain / "collect.yml", contents={"num_documents": 1})
+    lineage.write(Train(chain / "documents", chain / "model"), chain / "train.yml")
+    made = lineage.read(chain / "model")
+    assert "contents" not in made
+    assert made["inputs"]["documents"]["lineage"]["contents"] == {"num_documents": 1}
+
+
 def test_what_is_read(chain):
     assert lineage.read(chain / "model")["component"] == "train"
     assert lineage.read(chain / "documents")["component"] == "collect"
@@ -150,3 +160,47 @@ def test_a_file_of_that_name_that_is_something_else(chain, content):
 
 def test_the_hash_of_a_model_does_not_depend_on_how_it_was_made(chain):
     assert lineage.sha256(chain / "model") == of_text(f"weights\0{of_text('w')}\n")
+
+
+def test_weights_are_read_once_until_they_change(tmp_path, monkeypatch):
+    """By the inode, size and time of the file, not by its name."""
+    (tmp_path / "small").write_text("1")
+    (tmp_path / "weights").write_bytes(b"w" * 2**20)
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, name: read.append(Path(file.name).name) or digest(file, name)
+    )
+    first = lineage.sha256(tmp_path)
+    assert lineage.sha256(tmp_path) == first
+    assert read == ["small", "weights", "small"]
+    (tmp_path / "new").write_bytes(b"v" * 2**20)
+    (tmp_path / "new").replace(tmp_path / "weights")
+    assert lineage.sha256(tmp_path / "weights") == hashlib.sha256(b"v" * 2**20).hexdigest()
+
+
+@dataclass(frozen=True)
+class Asks:
+    model: Path | None = None
+    endpoint: str | None = None
+
+
+def test_what_a_step_asks(folder):
+    assert lineage.asked(Asks(model=folder)) == {"model_sha256": lineage.sha256(folder)}
+    said = lineage.asked(Asks(endpoint="https://me:secret@h:8443/openai/v1?api-version=1&sig=secret#secret"))
+    assert said == {"endpoint": "https://h:8443/openai/v1"}
+
+
+A, B = {"model_sha256": "a"}, {"model_sha256": "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"), [([], {}), ([A, A | {"id": "x"}], A), ([A, {}], {}), ([{"model_sha256": None}], {})]
+)
+def test_what_was_asked_for_all_rows(rows, found):
+    assert lineage.asked_for_all(rows, "here") == found
+
+
+@pytest.mark.parametrize("other", [B, {"endpoint": "a"}, A | {"endpoint": "https://h"}, {"model_sha256": {"a": 1}}])
+def test_rows_of_two_models_are_refused(other):
+    with pytest.raises(UserError, match="here: answers of several models under one name"):
+        lineage.asked_for_all([A, {}, other], "here")

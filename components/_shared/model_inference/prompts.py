@@ -52,7 +52,7 @@ class Prompts:
         check_question(messages)
         try:
             ids = self._encode(messages)
-        except TemplateError as error:  # a template refuses an order of roles that it does not know
+        except (TemplateError, TypeError) as error:  # an order of roles or a value that the template does not know
             raise ValueError(f"the chat template refuses the messages: {error}") from None
         if not ids:
             raise ValueError("the tokenizer knows no character of the prompt")

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import math
 import os
 import sys
@@ -62,6 +63,12 @@ def parse(args_type: type[ArgsT], spec_path: Path, argv: Sequence[str] | None = 
     values = vars(parser.parse_args(_joined(parser, flags, sys.argv[1:] if argv is None else argv)))
     _show_errors_in_one_line(spec["name"], debug=values.pop("debug", False) or bool(os.environ.get(DEBUG_VARIABLE)))
     return args_type(**values)
+
+
+def own_arguments(args_type: type[ArgsT], argv: Sequence[str]) -> list[str]:
+    """The flags of the specification with their values; Azure ML's parallel engine adds some of its own."""
+    flags = {f"--{field.name}" for field in dataclasses.fields(args_type)}
+    return [word for flag, value in itertools.pairwise(argv) if flag in flags for word in (flag, value)]
 
 
 def _joined(parser: _Parser, flags: Sequence[str], argv: Sequence[str]) -> list[str]:

@@ -1,30 +1,45 @@
 """Where an output came from: hashes of the inputs, the component and its version, the parameters."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from slmkit.errors import UserError
 from slmkit.records import whole_file
 
 NAME = "lineage.json"
+ASKED = ("model_sha256", "endpoint")
+_LARGE_BYTES = 2**20
 
 
 def sha256(path: Path) -> str:
     """The hash of a file's bytes; of a folder, that of names and hashes of its readable files, lineage left out."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        # Weights are asked for by what answers, what writes rows and what writes lineage, and read once for them all.
+        read = _of_bytes_once if stat.st_size >= _LARGE_BYTES else _of_bytes
+        return read(path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
     digest = hashlib.sha256()
     for file in _files(path):
         name = os.fsencode(file.relative_to(path).as_posix())  # which need not be UTF-8
         digest.update(b"%b\0%b\n" % (name, sha256(file).encode()))
     return digest.hexdigest()
+
+
+def _of_bytes(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_of_bytes_once = functools.lru_cache(maxsize=1024)(_of_bytes)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -46,6 +61,26 @@ def read(output: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def asked(args: Any) -> dict[str, str]:
+    """What a step asks, as each of its rows says it: the hash of its model, or the endpoint, without what is secret.
+
+    A file can lose the lineage beside it, as when Azure ML mounts it alone; its rows it keeps.
+    """
+    if args.model is not None:
+        return {"model_sha256": sha256(args.model)}
+    url = urllib.parse.urlsplit(args.endpoint.strip())
+    return {"endpoint": f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"}
+
+
+def asked_for_all(rows: Iterable[dict[str, Any]], where: str) -> dict[str, str]:
+    """What was asked for all of these rows: nothing where a row does not say it; two models are a ``UserError``."""
+    found = {tuple((name, str(row[name])) for name in ASKED if row.get(name)) for row in rows}
+    if len(found - {()}) > 1:
+        some = " and ".join(" ".join(f"{name} {value:.40}" for name, value in one) for one in sorted(found - {()})[:2])
+        raise UserError(f"{where}: answers of several models under one name ({some}); give each a name of its own")
+    return {} if () in found or not found else dict(found.pop())
+
+
 def steps_that_asked(entry: dict[str, Any], candidate: str) -> Iterator[dict[str, Any]]:
     """The lineages of the steps that made the answers or scores of a candidate, at or below that of a later step.
 
@@ -59,11 +94,12 @@ def steps_that_asked(entry: dict[str, Any], candidate: str) -> Iterator[dict[str
         yield entry
 
 
-def write(args: Any, spec_path: Path) -> None:
+def write(args: Any, spec_path: Path, contents: dict[str, Any] | None = None) -> None:
     """Write the lineage of a finished component beside each output file and into each output folder.
 
     ``args`` is the component's dataclass. The lineage of an input is carried along under ``inputs.<port>.lineage``
-    where it can be seen, so that a model knows the documents that it was made from.
+    where it can be seen, so that a model knows the documents that it was made from. ``contents`` says what is worth
+    knowing of the outputs there, such as how many chats they hold.
     """
     spec = yaml.safe_load(spec_path.read_text(encoding="utf-8"))
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args)}
@@ -75,6 +111,8 @@ def write(args: Any, spec_path: Path) -> None:
         "inputs": {name: _input(path) for name, path in paths.items() if name not in outputs},
         "parameters": {name: value for name, value in values.items() if name not in paths and value is not None},
     }
+    if contents:
+        entry["contents"] = contents
     for name in outputs:
         path = paths.get(name)
         if path is not None and path.exists():

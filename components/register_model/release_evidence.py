@@ -1,0 +1,151 @@
+"""What a registration rests on: the decision, the audit and the quantization, and that they are of this very model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from slmkit import checked_files, lineage
+from slmkit.errors import UserError
+
+NO_DECISION, OTHER_MODEL = 3, 4  # exit codes
+Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Read(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(allow_inf_nan=False, frozen=True)
+
+
+class Reason(Read):
+    rule: str
+    outcome: str
+    text: str
+
+
+class Decision(Read):
+    """What is read of a decision of gate_promotion."""
+
+    verdict: Literal["promote", "reject", "inconclusive"]
+    candidate: str
+    baseline: str
+    reasons: Annotated[list[Reason], pydantic.Field(min_length=1)]
+    comparison_sha256: Sha256
+    model_sha256: Sha256 | None = None  # absent from decisions of earlier versions
+    endpoint: str | None = None
+    privacy_decision_sha256: Sha256 | None = None
+
+
+class PrivacyDecision(Read):
+    """What is read of a decision of audit_privacy."""
+
+    verdict: Literal["pass", "fail"]
+    reasons_to_fail: list[str]
+    handling: str = ""
+    reasons: list[Reason] = []
+
+
+class Change(Read):
+    before: float | None  # None where it could not be measured
+    after: float | None
+
+
+class Speed(Read):
+    decode: Change
+    prefill: Change
+
+
+class MetricChange(Read):
+    name: str
+    before: float
+    after: float
+    difference: float
+    low: float | None
+    high: float | None
+    num_items: int
+
+
+class Quantization(Read):
+    """What is read of quantization.json, in the report of quantize_model."""
+
+    method: str
+    source_model_sha256: Sha256
+    model_sha256: Sha256
+    passed: bool
+    size_bytes: Change | None = None
+    tokens_per_second: Speed | None = None
+    perplexity: Change | None = None
+    metric: MetricChange | None = None
+    max_quality_drop: float | None = None
+
+
+def read_decision(path: Path) -> Decision:
+    try:
+        return checked_files.load(path, Decision, "is it the output decision of gate_promotion?")
+    except UserError as error:
+        raise UserError(str(error), NO_DECISION) from None
+
+
+def read_privacy_decision(path: Path, decision: Decision) -> PrivacyDecision:
+    """The audit that the gate saw, and no other."""
+    found = checked_files.load(path, PrivacyDecision, "is it the output decision of audit_privacy?")
+    if decision.privacy_decision_sha256 != lineage.sha256(path):
+        raise UserError(f"{path}: not the privacy decision that the gate has seen; give it to gate_promotion")
+    return found
+
+
+def read_quantization(report: Path, model: Path, model_sha256: str) -> Quantization:
+    """The report on how this folder was made smaller; ``UserError`` unless it is of this one, and good enough."""
+    found = checked_files.load(report / "quantization.json", Quantization, "is it the output report of quantize_model?")
+    if not found.passed:
+        raise UserError(f"{report}: the quantized model lost more quality than max_quality_drop; register the original")
+    if found.model_sha256 != model_sha256:
+        raise UserError(
+            f"{model}: not the model that the quantization report is about (SHA-256 {model_sha256[:16]}, "
+            f"report: {found.model_sha256[:16]})",
+            OTHER_MODEL,
+        )
+    source = lineage.read(report).get("inputs", {}).get("model", {}).get("sha256")
+    if source not in (None, found.source_model_sha256):
+        raise UserError(f"{report}: the report and its lineage name different source models", OTHER_MODEL)
+    return found
+
+
+def check_comparison(comparison: Path, decision: Decision) -> None:
+    if lineage.sha256(comparison) != decision.comparison_sha256:
+        raise UserError(f"{comparison}: another comparison was decided on; run gate_promotion again")
+
+
+def check_evaluated(decision_path: Path, decision: Decision, model: Path, model_sha256: str) -> None:
+    """The model is the one that was evaluated: by what the rows said, and by lineage as far as that reaches.
+
+    ``model_sha256`` is that of the model, or of its source where it was quantized. Where nothing says what was
+    evaluated, only a model that is not to be registered gets through.
+    """
+    candidate = " ".join(decision.candidate.split())
+    evaluated = list(evaluated_models(decision_path, decision))
+    for sha256, endpoint in evaluated:
+        if sha256 is None:
+            raise UserError(
+                f"{model}: {candidate} was evaluated at {endpoint}, not from a folder; evaluate the folder", OTHER_MODEL
+            )
+        if sha256 != model_sha256:
+            raise UserError(
+                f"{model}: not the model that was evaluated as {candidate} (SHA-256 {model_sha256[:16]}, "
+                f"evaluated: {sha256[:16]}); evaluate it before it is registered",
+                OTHER_MODEL,
+            )
+    if decision.verdict == "promote" and not evaluated:
+        raise UserError(
+            f"{decision_path}: neither it nor its lineage says which model was evaluated as {candidate}; "
+            "run the evaluation again",
+            OTHER_MODEL,
+        )
+
+
+def evaluated_models(decision_path: Path, decision: Decision) -> Iterator[tuple[str | None, Any]]:
+    """Hash, or None and the endpoint, of what was asked: once as the rows said it, and by each step in lineage."""
+    if decision.model_sha256 or decision.endpoint:
+        yield decision.model_sha256, decision.endpoint
+    for step in lineage.steps_that_asked(lineage.read(decision_path), decision.candidate):
+        yield step.get("inputs", {}).get("model", {}).get("sha256"), step["parameters"].get("endpoint")

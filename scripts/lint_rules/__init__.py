@@ -1,0 +1,1 @@
+"""The rules of scripts/lint.py, by what they look at."""

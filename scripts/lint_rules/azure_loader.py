@@ -1,0 +1,70 @@
+"""What azure-ai-ml's own loader says about a file, as the same kind of finding."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from lint_rules.documents import Document
+from slmkit.checked_files import Location
+
+# Pipeline jobs are left to scripts/compile.py, which has azure-ai-ml validate each of them when it is compiled.
+LOADERS = {
+    "online_endpoint": "load_online_endpoint",
+    "online_deployment": "load_online_deployment",
+    "batch_endpoint": "load_batch_endpoint",
+    "batch_deployment": "load_model_batch_deployment",
+    "compute": "load_compute",
+    "connection": "load_connection",
+    "component": "load_component",
+    "environment": "load_environment",
+    "model": "load_model",
+    "data": "load_data",
+    "schedule": "load_schedule",
+}
+
+
+def refusals(document: Document) -> Iterator[tuple[Location, str]]:
+    """Nothing for a kind that it has no loader for."""
+    if document.kind not in LOADERS:
+        return
+    from azure.ai.ml.entities import _load_functions  # load_schedule stands nowhere else
+
+    logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
+    loader = LOADERS[document.kind]
+    if document.kind == "batch_deployment" and document.at("type") == "pipeline":
+        loader = "load_pipeline_component_batch_deployment"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental classes
+            entity = getattr(_load_functions, loader)(document.path)
+            result = entity._validate() if document.kind in ("component", "schedule") else None
+    except Exception as error:  # whatever it raises is its refusal
+        yield from _said(error)
+        return
+    for place, message in (result.error_messages if result else {}).items():
+        yield tuple(str(place).split(".")), f"{place}: {message}"
+
+
+def _said(error: Exception) -> Iterator[tuple[Location, str]]:
+    """Its JSON of messages by key, without the advice to visit a web page around that."""
+    text = str(error)
+    try:
+        messages = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
+    except ValueError:
+        yield (), f"{text.strip() or type(error).__name__:.300}"
+        return
+    for where, message in _leaves(messages):
+        yield where, f"{'.'.join(map(str, where)) or 'the file'}: {message:.300}; $schema says what is allowed"
+
+
+def _leaves(messages: Any, where: Location = ()) -> Iterator[tuple[Location, str]]:
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _leaves(inner, where if key == "_schema" else (*where, key))
+    elif isinstance(messages, list) and not all(isinstance(message, str) for message in messages):
+        yield from _leaves(messages[-1], where)  # one for each form that is allowed; the last is the written-out one
+    else:
+        said = messages if isinstance(messages, str) else " ".join(messages)
+        yield where, " ".join(said.split())

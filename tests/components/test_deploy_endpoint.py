@@ -1,0 +1,267 @@
+"""The component deploy_endpoint: what it refuses, and whole rollouts over real servers of this machine."""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slmkit import lineage
+from tests.components.steady_load import Load
+
+SERVER = Path(__file__).with_name("breakable_server.py")
+
+
+def write_model(folder: Path, weights: bytes = b"weights") -> Path:
+    folder.mkdir()
+    for name, content in (("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", weights)):
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def manifest_of(model: Path, path: Path, **changes) -> Path:
+    said = {"registered": True, "name": "shop", "version": "3", "uri": "models:/shop/3", "why": "", "aliases": []}
+    path.write_text(json.dumps(said | {"model_sha256": lineage.sha256(model)} | changes))
+    return path
+
+
+@pytest.fixture
+def flags(tmp_path):
+    model = write_model(tmp_path / "model")
+    manifest = manifest_of(model, tmp_path / "manifest")
+    outputs = {"endpoint": tmp_path / "endpoint", "report": tmp_path / "report"}
+    return {"model": model, "manifest": manifest, "endpoint_name": "shop", **outputs}
+
+
+def not_registered(flags):
+    manifest_of(flags["model"], flags["manifest"], registered=False, version=None, why="The verdict is reject.")
+
+
+def other_model(flags):
+    (flags["model"] / "model.safetensors").write_bytes(b"others")
+
+
+def no_tokenizer(flags):
+    (flags["model"] / "tokenizer.json").unlink()
+
+
+def damaged_manifest(flags):
+    flags["manifest"].write_text("{")
+
+
+def manifest_of_something_else(flags):
+    flags["manifest"].write_text('{"verdict": "promote"}')
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "said"),
+    [
+        (not_registered, 3, "shop: nothing was registered, so nothing is deployed: The verdict is reject."),
+        (other_model, 4, "not the model that was registered as models:/shop/3"),
+        (no_tokenizer, 9, "no tokenizer"),
+        (damaged_manifest, 1, "manifest: not JSON"),
+        (manifest_of_something_else, 1, "is it the manifest of register_model?"),
+        ({"endpoint_name": "-shop"}, 1, "endpoint_name '-shop': 3 to 32 letters"),
+        ({"traffic_steps": "10,50"}, 1, "traffic_steps '10,50': rising percentages that end with 100"),
+        ({"traffic_steps": "50,10,100"}, 1, "traffic_steps"),
+        ({"traffic_steps": "ten"}, 1, "traffic_steps"),
+        ({"instance_count": 9}, 1, "keeps it from 1 to 4"),
+        ({}, 1, "LOCALML_ENDPOINTS does not name it: run the pipeline by scripts/run.py"),
+        ({"target": "azure"}, 1, "AZUREML_ARM_SUBSCRIPTION is not set"),
+    ],
+)
+def test_what_is_refused_before_anything_is_asked(run_component, flags, change, exit_code, said):
+    if callable(change):
+        change(flags)
+        change = {}
+    done = run_component("deploy_endpoint", **{**flags, **change})
+    assert (done.returncode, len(done.stderr.splitlines())) == (exit_code, 1), done.stderr
+    assert said in done.stderr
+    assert not flags["endpoint"].exists()
+
+
+def test_a_host_that_is_gone(run_component, flags, tmp_path):
+    gone = tmp_path / "host.json"
+    gone.write_text(json.dumps({"url": "http://127.0.0.1:1", "token": "very-secret", "pid": 1}))
+    done = run_component("deploy_endpoint", env={"LOCALML_ENDPOINTS": str(gone)}, **flags)
+    assert done.returncode == 8
+    assert "does not answer at http://127.0.0.1:1" in done.stderr
+    assert "very-secret" not in done.stderr + done.stdout
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    from localml.endpoints import client
+
+    path = client.ensure_host(tmp_path_factory.mktemp("root"))
+    host = client.Host(**{key: json.loads(path.read_text())[key] for key in ("url", "token", "pid")})
+    process = psutil.Process(host.pid)
+    yield types.SimpleNamespace(path=path, call=host.call)
+    family = [process, *process.children(recursive=True)]
+    host.call("POST", "/stop")
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+
+
+@pytest.fixture
+def local(load_main, host, monkeypatch, tmp_path):
+    """The component in this process, with servers that take no time to start and break on demand."""
+    main = load_main("deploy_endpoint")
+    names = ("deployment_spec", "local_endpoint", "rollout", "rollout_probes")
+    modules = types.SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    breaks = {name: tmp_path / f"{name}_breaks" for name in ("blue", "green")}
+    deploy = modules.local_endpoint.LocalEndpoint.deploy
+
+    def deploy_breakable(self, name):
+        body = {
+            "server": {"kind": "command", "command": [sys.executable, str(SERVER), "--port", "{port}"]},
+            "environment_variables": {"BREAKS": str(breaks[name])},
+            "request_settings": {"request_timeout_ms": 5000, "max_concurrent_requests_per_instance": 8},
+            "liveness_probe": {"initial_delay": 5, "period": 1, "timeout": 2, "failure_threshold": 10},
+            "readiness_probe": {"initial_delay": 0, "period": 0.1, "timeout": 2, "failure_threshold": 50},
+        }
+        with monkeypatch.context() as patch:
+            kept = {"model": str(self._spec.model), "tags": self._spec.tags(), **body}
+            patch.setattr(modules.deployment_spec.DeploymentSpec, "local_body", lambda spec: kept)
+            deploy(self, name)
+
+    monkeypatch.setattr(modules.local_endpoint.LocalEndpoint, "deploy", deploy_breakable)
+    monkeypatch.setattr(modules.local_endpoint.LocalEndpoint, "poll_seconds", 0.2)
+    monkeypatch.setattr(modules.rollout, "SILENT_SECONDS", 0.5)
+    monkeypatch.setenv("LOCALML_ENDPOINTS", str(host.path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    champions = []
+    monkeypatch.setattr(main, "make_champion", lambda manifest: champions.append(manifest["version"]))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield types.SimpleNamespace(main=main, breaks=breaks, champions=champions, **vars(modules))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def args_of(local, flags, **changes):
+    short = {"step_seconds": 0.8, "min_requests": 5, "autoscale": False, "startup_timeout_seconds": 30.0}
+    return local.main.Args(**{**flags, **short, **changes})
+
+
+def later(condition, action):
+    """Act from another thread as soon as the condition holds."""
+
+    def act():
+        wait_for(condition)
+        action()
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+def test_a_life_of_an_endpoint(local, host, flags, tmp_path):
+    """First deployment, nothing to do, a rollout stopped by SIGTERM, the same one again to its end."""
+
+    def endpoint():
+        return json.loads(flags["endpoint"].read_text("utf-8"))
+
+    def live():
+        return host.call("GET", "/onlineEndpoints/shop")["traffic"]
+
+    local.main.run(args_of(local, flags))
+    found = endpoint()
+    assert found == {
+        "name": "shop",
+        "target": "local",
+        "scoring_uri": found["scoring_uri"],
+        "deployment": "blue",
+        "model": "slm",
+        "auth": "none",
+        "state": "rolled_out",
+        "traffic": {"blue": 100},
+    }
+    assert live() == {"blue": 100}
+    assert local.champions == ["3"]
+    rollout = json.loads((flags["report"] / "rollout.json").read_text("utf-8"))
+    assert {check["name"]: check["passed"] for check in rollout["smoke_test"]["checks"]} == dict.fromkeys(
+        ("chat_schema", "streaming", "unicode_ja", "unicode_ko", "malformed_body", "concurrency"), True
+    )
+
+    pids = host.call("GET", "/onlineEndpoints/shop/deployments/blue")["instances"]
+    assert local.main.run(args_of(local, flags))["release/rolled_out"] == 1.0
+    assert host.call("GET", "/onlineEndpoints/shop/deployments/blue")["instances"] == pids
+    assert "served this model to all requests already" in (flags["report"] / "report.html").read_text("utf-8")
+
+    model = write_model(tmp_path / "second", b"better weights")
+    new = {**flags, "model": model, "manifest": manifest_of(model, tmp_path / "second_manifest", version="4")}
+    with Load(found["scoring_uri"]) as load:
+        thread = later(lambda: live().get("green") == 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            local.main.run(args_of(local, new, step_seconds=5.0, mirror_fraction=0.0))
+        thread.join()
+        assert live() == {"blue": 100}
+        assert endpoint()["state"] == "kept_blue"
+        assert local.champions == ["3", "3"]
+        (green,) = host.call("GET", "/onlineEndpoints/shop/deployments/green")["instances"]
+
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        local.main.run(args_of(local, new, keep_previous=False))
+    assert live() == {"green": 100}
+    assert local.champions == ["3", "3", "4"]
+    assert host.call("GET", "/onlineEndpoints/shop")["deployments"] == ["green"]
+    (still,) = host.call("GET", "/onlineEndpoints/shop/deployments/green")["instances"]
+    assert still["pid"] == green["pid"]
+    assert {status for _, status, _ in load.answers} == {200}
+    assert {name for _, _, name in load.answers} == {"blue", "green"}
+    host.call("DELETE", "/onlineEndpoints/shop")
+
+
+@pytest.mark.slow
+def test_what_breaks_on_the_way_goes_back_and_clients_see_no_more_of_it(local, host, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(local.rollout, "PROBE_SECONDS", (1.0, 1.0))
+    ask_twice = local.rollout_probes.probe
+    monkeypatch.setattr(local.rollout_probes, "smoke_test", lambda address: (not ask_twice(address, 2, 5.0), "", None))
+    flags["endpoint_name"] = "fragile"
+    local.main.run(args_of(local, flags))
+    uri = json.loads(flags["endpoint"].read_text("utf-8"))["scoring_uri"]
+
+    def live():
+        return host.call("GET", "/onlineEndpoints/fragile")["traffic"]
+
+    def kill():
+        (green,) = host.call("GET", "/onlineEndpoints/fragile/deployments/green")["instances"]
+        psutil.Process(green["pid"]).kill()
+
+    ways = {
+        10: lambda: local.breaks["green"].write_text("500"),
+        50: kill,
+        100: lambda: local.breaks["green"].write_text("hang"),
+    }
+    for percent, break_it in ways.items():
+        local.breaks["green"].unlink(missing_ok=True)
+        model = write_model(tmp_path / f"model_{percent}", f"weights {percent}".encode())
+        new = {**flags, "model": model, "manifest": manifest_of(model, tmp_path / f"manifest_{percent}")}
+        with Load(uri) as load:
+            thread = later(lambda percent=percent: live().get("green") == percent, break_it)
+            with pytest.raises(local.rollout.RolloutError, match=f"green at {percent} %") as failed:
+                local.main.run(args_of(local, new, step_seconds=2.0, mirror_fraction=0.0))
+            thread.join()
+            assert (failed.value.exit_code, live()) == (6, {"blue": 100})
+            # What was under way at that moment may still end badly; what is asked from now on may not.
+            returned = time.monotonic()
+            wait_for(lambda: sum(asked > returned for asked, _, _ in load.answers) > 50)  # noqa: B023
+        assert {(status, name) for asked, status, name in load.answers if asked > returned} == {(200, "blue")}
+        assert json.loads((flags["report"] / "rollout.json").read_text("utf-8"))["failure"].startswith("green at")
+    host.call("DELETE", "/onlineEndpoints/fragile")
