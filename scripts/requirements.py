@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Gigabytes of language models that only one choice of one input needs; an older Transformers than all others have.
 LEFT_OUT = {"privacy", "gptq"}
 GPU_ONLY = ("bitsandbytes", "liger-kernel")  # of no use on a laptop; hundreds of megabytes, seconds at each import
-TOOLS = ("hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
+TOOLS = ("aiohttp", "hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
 SERVER = ("openai",)  # what `transformers serve` reads requests with: the endpoint to try things with
 
 

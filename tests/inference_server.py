@@ -32,7 +32,7 @@ def running(model: Path, folder: Path) -> Iterator[Server]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "localml.inference_server", "--entry_script", str(SERVING / "score.py")]
     variables = {"PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    variables["GUNICORN_CMD_ARGS"] = "--threads 32 --no-control-socket"
+    variables["GUNICORN_CMD_ARGS"] = "--threads 32 --keep-alive 0 --no-control-socket"
     log = folder / "server.log"
     with log.open("wb") as out:
         started = subprocess.Popen(

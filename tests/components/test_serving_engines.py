@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-SERVING = Path(__file__).resolve().parents[2] / "components" / "deploy_endpoint" / "serving"
-if str(SERVING) not in sys.path:
-    sys.path.append(str(SERVING))
+from tests import inference_server, test_environments
+
+if str(inference_server.SERVING) not in sys.path:
+    sys.path.append(str(inference_server.SERVING))
 
 import engines
 import token_text
@@ -23,7 +24,7 @@ CHATS = [
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "It's 12345 days!\n\n  Isn't it?"}],
     [{"role": "user", "content": "東京の天気は？😀👩‍👩‍👧"}],
     [
-        {"role": "user", "content": "한국어로"},
+        {"role": "user", "content": "한국어"},
         {"role": "assistant", "content": "네"},
         {"role": "user", "content": "더"},
     ],
@@ -229,3 +230,12 @@ def test_a_broken_onnx_folder_is_refused(tmp_path):
     (tmp_path / "genai_config.json").write_text('{"model": {"type": "qwen3"}}')
     with pytest.raises(engines.UnusableModelError, match="no model of ONNX Runtime GenAI"):
         engines.load(tmp_path)
+
+
+def test_the_environment_pins_what_is_imported():
+    pins = test_environments.pins_of(inference_server.ROOT / "environments" / "serve" / "conda.yml")
+    files = list(inference_server.SERVING.glob("*.py"))
+    known = {file.stem for file in files} | set(sys.stdlib_module_names)
+    imported = {name.partition(".")[0] for file in files for name in test_environments.imports_of(file)} - known
+    assert {"torch", "flask", "onnxruntime_genai"} <= imported
+    assert {test_environments.normalized(name) for name in imported} <= set(pins)

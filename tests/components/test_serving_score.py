@@ -88,12 +88,8 @@ def test_openai_s_client_sees_the_same_text_streamed(client):
 
 def test_sampling_is_repeated_by_its_seed(client):
     def texts(**more) -> list[str]:
-        return [
-            client.chat.completions.create(model="any", messages=ASKED, max_tokens=12, **more)
-            .choices[0]
-            .message.content
-            for _ in range(2)
-        ]
+        asked = {"model": "any", "messages": ASKED, "max_tokens": 12, **more}
+        return [client.chat.completions.create(**asked).choices[0].message.content for _ in range(2)]
 
     greedy, sampled = texts(), texts(temperature=1.7, top_p=0.95, seed=3)
     assert greedy[0] == greedy[1]
@@ -280,7 +276,8 @@ def test_a_failure_of_the_model_is_told_without_the_chat(monkeypatch, caplog, nu
     with caplog.at_level(logging.ERROR):
         whole = app.test_client().post("/score", json={"messages": ASKED})
         streamed = app.test_client().post("/score", json={"messages": ASKED, "stream": True})
-        events = streamed.text.strip().split("\n\n")  # so that the stream is read, and its place is free again
+        events = streamed.text.strip().split("\n\n")  # read to its end
+        streamed.close()
         again = app.test_client().post("/score", json={"messages": ASKED})
     assert whole.status_code == again.status_code == 500
     assert whole.json["error"]["type"] == "server_error"

@@ -1,7 +1,8 @@
 """The scoring script of an online deployment: OpenAI's chat completions from a model on the CPU.
 
-Serve it with threads, such as GUNICORN_CMD_ARGS="--threads 32": more than answers run and wait, so that probes are
-answered while the model is busy. Nothing of a chat is logged, here or by the inference server.
+Serve it with GUNICORN_CMD_ARGS="--threads 32 --keep-alive 0 --no-control-socket". With more threads than answers that
+run and wait, probes are answered while the model is busy; an idle open connection would hold up a stop for 30 seconds.
+Nothing of a chat is logged, here or by the inference server.
 """
 
 import json

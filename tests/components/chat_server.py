@@ -1,0 +1,92 @@
+"""A chat endpoint on loopback that does all that is asked of one, except for the one fault that a test gives it."""
+
+import contextlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+
+TEXT = "返品は三十日以内です🌊"
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    fault, seen = "", []
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append(dict(self.headers))
+        try:
+            body = json.loads(raw)
+            content = body["messages"][0]["content"]
+            is_right = isinstance(content, str) and body["messages"][0]["role"] == "user" and body["max_tokens"] > 0
+        except (ValueError, TypeError, KeyError, IndexError):
+            is_right = False
+        if not is_right:
+            self.answer(500 if self.fault == "5xx" else 422, {"detail": "not the chat form"})
+        elif self.fault == "401":
+            self.answer(401, {"error": {"message": "no valid token"}})
+        elif self.fault == "busy" and body["max_tokens"] == 16:
+            self.answer(429, {"error": {"message": "busy"}})
+        elif body.get("stream"):
+            self.stream()
+        else:
+            self.whole(raw)
+
+    def whole(self, raw: bytes) -> None:
+        text = TEXT.replace("三", "�") if self.fault == "broken character" else TEXT
+        usage = USAGE | ({"total_tokens": 99} if self.fault == "wrong sum" else {})
+        if self.fault == "counts bytes":
+            usage = {"prompt_tokens": len(raw), "completion_tokens": 4, "total_tokens": len(raw) + 4}
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        self.answer(200, answer | ({} if self.fault == "no usage" else {"usage": usage}))
+
+    def stream(self) -> None:
+        text = TEXT + "!" if self.fault == "other text" else TEXT
+        deltas = [{} if self.fault == "no role" else {"role": "assistant"}, *({"content": letter} for letter in text)]
+        events = [self.chunk(delta) for delta in deltas]
+        if self.fault != "no reason":
+            events.append(self.chunk({}, "stop"))
+        if self.fault == "not JSON":
+            events.append(b"data: {\n\n")
+        if self.fault != "no end":
+            events.append(b"data: [DONE]\n\n")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain" if self.fault == "content type" else "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for event in [b"".join(events)] if self.fault == "one piece" else events:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, delta: dict, reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+
+    def answer(self, status: int, content: dict) -> None:
+        raw = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def running(fault: str = "") -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Its URL, and the headers of each request so far."""
+    handler = type("Handler", (Handler,), {"fault": fault, "seen": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/score", handler.seen
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,78 @@
+"""check_endpoint: a report in any case, exit code 7 for a failed check, and a sign-in only where it may go."""
+
+import json
+import time
+import types
+
+import pytest
+
+from slmkit.errors import UserError
+from tests.components import chat_server
+
+
+def written(folder, url: str, **more: object):
+    path = folder / "endpoint.json"
+    path.write_text(json.dumps({"name": "<support>", "scoring_uri": url, "model": "m", "auth": "none", **more}))
+    return path
+
+
+def test_a_good_endpoint_passes_with_a_report(run_component, tmp_path):
+    with chat_server.running() as (url, _):
+        done = run_component("check_endpoint", endpoint=written(tmp_path, url), report=tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 checks passed" in done.stdout
+    result = json.loads((tmp_path / "report" / "result.json").read_text())
+    assert result["passed"] is True
+    assert (result["num_requests"], result["num_failed"], len(result["seconds"])) == (20, 0, 20)
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;support&gt;" in page
+    assert "<support>" not in page
+    assert "data:image/svg+xml" in page
+
+
+def test_a_failed_check_is_exit_code_7_and_one_line(run_component, tmp_path):
+    with chat_server.running("5xx") as (url, _):
+        done = run_component("check_endpoint", endpoint=written(tmp_path, url), report=tmp_path / "report")
+    assert done.returncode == 7
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("check_endpoint: error:")]
+    assert line.endswith("malformed_body failed: not JSON: expected a status of 4xx, got 500")
+    assert json.loads((tmp_path / "report" / "result.json").read_text())["passed"] is False
+    assert "malformed_body" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no scoring_uri"),
+        ('{"scoring_uri": "file:///etc/passwd", "auth": "none"}', "no scoring_uri that begins with http"),
+        ('{"scoring_uri": "https://x.azure.com/score", "auth": "key"}', "auth is 'key'"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused(load_main, tmp_path, content, said):
+    path = tmp_path / "endpoint.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        load_main("check_endpoint").read_endpoint(path)
+
+
+def test_token_of_azure_ml_over_https_or_on_this_machine_only(load_main, monkeypatch, tmp_path):
+    main = load_main("check_endpoint")
+    scopes = []
+
+    class Credential:
+        def get_token(self, scope: str):
+            scopes.append(scope)
+            return types.SimpleNamespace(token="secret-token", expires_on=time.time() + 3600)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    with pytest.raises(UserError, match="over https only"):
+        main.sign_in({"scoring_uri": "http://support.example.com/score", "auth": "aad_token"})
+    with chat_server.running() as (url, seen):
+        args = main.Args(written(tmp_path, url, auth="aad_token"), tmp_path / "report", num_requests=3, concurrency=1)
+        metrics = main.run(args)
+    assert scopes == ["https://ml.azure.com/.default"]
+    assert {headers["Authorization"] for headers in seen} == {"Bearer secret-token"}
+    assert metrics["release/check_passed"] == 1.0
+    assert 0 < metrics["release/p50_seconds"] <= metrics["release/p95_seconds"]
+    assert "secret-token" not in (tmp_path / "report" / "result.json").read_text()

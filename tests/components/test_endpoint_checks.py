@@ -1,0 +1,91 @@
+"""endpoint_checks: each fault of an endpoint fails its own check, and says what was seen."""
+
+import itertools
+import re
+import socket
+
+import pytest
+
+from endpoint_checks import smoke_test
+from tests.components import chat_server
+
+NAMES = ["chat_schema", "streaming", "unicode_ja", "unicode_ko", "malformed_body", "concurrency"]
+
+
+def check(url: str, headers=(), **limits) -> tuple[smoke_test.Result, dict[str, str]]:
+    """The result, and the details of the failed checks."""
+    target = smoke_test.Target(url, headers if callable(headers) else dict(headers), "m")
+    result = smoke_test.run(target, num_requests=6, concurrency=3, timeout_seconds=10, **limits)
+    return result, {check.name: check.detail for check in result.checks if not check.passed}
+
+
+def test_an_endpoint_without_fault_passes():
+    with chat_server.running() as (url, _):
+        result, failed = check(url)
+    assert failed == {}
+    assert result.passed
+    assert [check.name for check in result.checks] == NAMES
+    assert (result.num_requests, result.num_failed, result.error_fraction) == (6, 0, 0.0)
+    assert len(result.seconds) == 6
+    assert min(result.seconds) <= result.p50_seconds <= result.p95_seconds == max(result.seconds)
+
+
+@pytest.mark.parametrize(
+    ("fault", "names", "said"),
+    [
+        ("wrong sum", ["chat_schema"], r"9 \+ 4 tokens are said to be 99"),
+        ("no role", ["streaming"], "does not name the role"),
+        ("no reason", ["streaming"], "ends with None"),
+        ("no end", ["streaming"], r"without data: \[DONE\]"),
+        ("other text", ["streaming"], "🌊!', but answers"),
+        ("one piece", ["streaming"], "in one piece"),
+        ("not JSON", ["streaming", "unicode_ja", "unicode_ko"], "no chat.completion.chunk"),
+        ("content type", ["streaming", "unicode_ja", "unicode_ko"], "text/plain, not text/event-stream"),
+        ("counts bytes", ["unicode_ja", "unicode_ko"], "tokens in UTF-8 and"),
+        ("broken character", ["streaming", "unicode_ja", "unicode_ko"], "�"),
+        ("5xx", ["malformed_body"], "not JSON: expected a status of 4xx, got 500"),
+        ("busy", ["concurrency"], "0 of 6 answered, 3 at a time; the first failure: status 429"),
+        ("no usage", NAMES, "usage: Field required"),
+        ("401", NAMES, "status 401: .*no valid token"),
+    ],
+)
+def test_a_fault_fails_its_check(fault, names, said):
+    with chat_server.running(fault) as (url, _):
+        result, failed = check(url)
+    assert list(failed) == names
+    assert re.search(said, failed[names[0]])
+    assert not result.passed
+
+
+def test_nobody_there_is_a_failure_and_no_error():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/score"
+    result, failed = check(url, max_p95_seconds=1.0)
+    assert list(failed) == [*NAMES, "latency"]
+    assert failed["latency"] == "nothing was answered"
+    assert (result.num_failed, result.p50_seconds, result.p95_seconds) == (6, None, None)
+
+
+def test_limits_are_the_caller_s():
+    with chat_server.running("busy") as (url, _):
+        assert check(url, max_error_fraction=1.0)[1] == {}
+    with chat_server.running() as (url, _):
+        result, failed = check(url, max_p95_seconds=1e-6)
+    assert list(failed) == ["latency"]
+    assert result.error_fraction == 0.0
+
+
+def test_headers_are_renewed_and_never_said():
+    numbers = itertools.count()
+    with chat_server.running("401") as (url, seen):
+        result, _ = check(url, lambda: {"Authorization": f"Bearer token-{next(numbers)}"})
+    tokens = [headers["Authorization"] for headers in seen]
+    assert len(set(tokens)) == len(tokens) > 6
+    assert "token-" not in str(result)
+
+
+def test_quantiles_are_times_that_were_seen():
+    assert smoke_test._quantile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.0
+    assert smoke_test._quantile([float(n) for n in range(1, 21)], 0.95) == 19.0
+    assert smoke_test._quantile([], 0.95) is None
