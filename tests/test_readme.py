@@ -1,10 +1,12 @@
 """What the README says holds: its commands are accepted, its links lead somewhere, its list of components is whole."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 import run
 
@@ -32,6 +34,10 @@ def test_a_command_names_what_exists(command):
         assert (ROOT / command[1]).is_file()
     elif command[0] == ".venv/bin/transformers":
         assert command[1] == "serve"
+    elif command[0] == "curl":
+        preset = yaml.safe_load((ROOT / "pipelines" / "presets" / "release-local.yml").read_text(encoding="utf-8"))
+        assert f"http://127.0.0.1:{preset['inputs']['local_port']}/v1/chat/completions" in command
+        assert json.loads(command[-1])["messages"]
     elif command[:4] == ["az", "ml", "job", "create"]:
         assert (ROOT / command[command.index("-f") + 1]).is_file()
     else:
