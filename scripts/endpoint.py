@@ -73,14 +73,19 @@ def _list(host: client.Host) -> None:
         print("no endpoints")
     for endpoint in endpoints:
         print(f"{endpoint['name']:<24}{endpoint['scoring_uri']}  {_percentages(endpoint['traffic'])}")
+        _say_whether_served(endpoint)
+
+
+def _say_whether_served(endpoint: dict) -> None:
+    if endpoint["error"]:
+        print(f"  not served: {endpoint['error']['message']}")
 
 
 def _show(host: client.Host, path: str) -> None:
     endpoint = host.call("GET", path)
     metrics = host.call("GET", f"{path}/metrics?seconds=60")["deployments"]
     print(f"{endpoint['name']}  {endpoint['scoring_uri']}  {_percentages(endpoint['traffic'])}")
-    if endpoint["error"]:
-        print(f"  not served: {endpoint['error']['message']}")
+    _say_whether_served(endpoint)
     if any(endpoint["mirror_traffic"].values()):
         print(f"  mirrored: {_percentages(endpoint['mirror_traffic'])}")
     for name in endpoint["deployments"]:

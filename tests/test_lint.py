@@ -314,3 +314,17 @@ def test_vllm_is_not_started_without_a_model(serve, tmp_path):
     assert done.returncode == 3
     assert "config.json" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("type_", "settings", "refused"),
+    [
+        ("", "mini_batch_size: 10\noutput_action: append_row\n", []),
+        ("type: model\n", "settings: {mini_batch_size: 10, output_action: append_row}\n", []),
+        ("type: model\n", "mini_batch_size: 10\n", [("azure-ai-ml", 7)]),
+        ("type: [model]\n", "mini_batch_size: 10\n", [("azure-ai-ml", 2)]),
+    ],
+)
+def test_both_forms_of_a_batch_deployment(findings, type_, settings, refused):
+    named = "name: rows\nendpoint_name: slm-batch\nmodel: azureml:m:1\ncompute: azureml:cpu\n"
+    assert findings(SCHEMA.format("batchDeployment") + type_ + named + settings, ask_azure=True) == refused

@@ -52,7 +52,7 @@ def shutdown() -> None:
 
 def _score(shard: Path) -> str:
     name = shard.relative_to(_args.records).as_posix()
-    if not record_scoring.is_shard(name):
+    if not records.is_shard(name):
         return f"{name}: no shard"  # the engine gives every file, such as a lineage
     so_far = _args.predictions / record_scoring.SO_FAR
     with records.write_records(_args.predictions / record_scoring.output_name(name)) as write:
@@ -60,5 +60,5 @@ def _score(shard: Path) -> str:
     with records.whole_file(_args.report / "shards" / f"{name}.json") as partial:
         partial.write_text(tally.as_json(), encoding="utf-8")
     scoring_report.check_errors(tally, _args.max_error_fraction, f"{name}: ")
-    shutil.rmtree(so_far / name)
+    shutil.rmtree(so_far / name, ignore_errors=True)  # a shard without records has none
     return name

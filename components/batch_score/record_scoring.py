@@ -1,7 +1,6 @@
 """Asks a model about each record of a shard: a row for each, in their order, with its answer or its error."""
 
 import itertools
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from scoring_report import Tally
 
-from model_inference.prompts import check_question
-from slmkit import records
+from model_inference.prompts import REFUSED, TOO_LONG, check_question
+from slmkit import lineage, records
 from slmkit.answer_cache import cache_key
 from slmkit.errors import UserError
 from slmkit.resume_log import ResumeLog
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 1024  # in memory at a time; at the end of each the running batch runs empty
 MAX_UNREADABLE_LINES = 10_000  # one after the other
 PROGRESS_SECONDS = 60
-SHARDS = (".jsonl", ".jsonl.gz", ".parquet")
 SO_FAR = ".so_far"  # the folder with the answers of shards that are not done; a reader of shards passes it over
-REFUSED = "refused by the content filter"
-TOO_LONG = re.compile(r"the model takes|context.?(length|window)", re.IGNORECASE)  # here, and as endpoints say it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +59,9 @@ class RecordScorer:
         if asking.candidate is not None:
             records.check_candidate(asking.candidate)
         self._source, self._asking = source, asking
+        # In every row, whatever it says of itself: by these the scores of it are known as those of this model.
+        self._asked = {"candidate": asking.candidate} if asking.candidate is not None else {}
+        self._asked |= lineage.asked(asking)
 
     def score(self, name: str, shard: Path, write: Callable[[records.Record], None], so_far: Path) -> Tally:
         """Write a row for each record; ``so_far`` keeps the answers from which a start after a kill goes on."""
@@ -75,7 +74,7 @@ class RecordScorer:
             answers = self._answers(chunk, so_far / name / str(number), tally)
             for place, question in enumerate(chunk):
                 answer = answers[place] if question.error is None else failed(question.error)
-                row = {**question.record, **answer}
+                row = {**question.record, **self._asked, **answer}
                 tally.count(row, question.kind or kind_of(row.get("error")))
                 write(row)
             if time.monotonic() - told > PROGRESS_SECONDS:
@@ -99,25 +98,19 @@ class RecordScorer:
                     log.add(request.key, {"asked": asked[request.key], "answer": fields})
                 tally.num_new_tokens += fields["completion_tokens"]
             tally.seconds += time.perf_counter() - started
-        named = {} if self._asking.candidate is None else {"candidate": self._asking.candidate}
-        return {int(key): {**named, **fields} for key, fields in known.items()}
+        return {int(key): fields for key, fields in known.items()}
 
 
 def list_shards(path: Path) -> dict[str, Path]:
     """The shards of a folder, or the one file, by the names that they have."""
-    if path.is_file():
-        return {path.name: path}
-    found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-    names = sorted(name for name in found if is_shard(name))
-    if not names:
-        raise UserError(f"{path}: the folder holds no .jsonl, .jsonl.gz or .parquet file")
-    if twice := {output_name(name) for name in names if output_name(name) != name} & set(names):
+    found = records.shards(path)
+    if twice := {output_name(name) for name in found if output_name(name) != name} & found.keys():
         raise UserError(f"{path}: two shards would become {min(twice)}; rename one of them")
-    return {name: found[name] for name in names}
-
-
-def is_shard(name: str) -> bool:
-    return name.endswith(SHARDS) and not any(part.startswith(".") for part in name.split("/"))
+    for name, shard in found.items():
+        # Whoever fills the folder is not always who may read the rest of the machine, and every line goes into a row.
+        if path.is_dir() and not shard.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{shard}: a link to a file outside of the folder; put the file {name} there itself")
+    return found
 
 
 def output_name(name: str) -> str:

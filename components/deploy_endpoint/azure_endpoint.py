@@ -1,5 +1,7 @@
 """A managed online endpoint of an Azure ML workspace as the target of a rollout."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -11,6 +13,8 @@ from deployment_spec import SPECS, DeploymentSpec
 from rollout_target import BEFORE_TAG, Address, Endpoint, Health, Measured, RefusedError, Traffic
 
 MADE_BY = {"made_by": "deploy_endpoint"}
+HOLDER_TAG = "rollout_job"  # on the endpoint: the job whose rollout has it
+ENDED = ("Completed", "Failed", "Canceled")
 TOKEN_SCOPE = "https://ml.azure.com/.default"  # noqa: S105 (the name of a scope)
 
 
@@ -29,6 +33,7 @@ class AzureEndpoint:
     ) -> None:
         self._name, self._spec, self._public = name, spec, public
         self._endpoints, self._deployments = client.online_endpoints, client.online_deployments
+        self._jobs, self._job = client.jobs, os.environ.get("AZUREML_RUN_ID")
         self._resource_group = client.resource_group_name
         self._monitor, self._credential = monitor, credential
         self._pollers: dict[str, Any] = {}
@@ -43,19 +48,47 @@ class AzureEndpoint:
             except ResourceNotFoundError:
                 self._endpoints.begin_create_or_update(self._new_endpoint()).result()
                 found = self._endpoints.get(self._name)
-            deployments = {one.name: dict(one.tags or {}) for one in self._deployments.list(self._name)}
         if not MADE_BY.items() <= (found.tags or {}).items():
             raise RefusedError(
                 f"NameTaken: the endpoint {self._name} is there and deploy_endpoint did not make it; choose another "
                 "endpoint_name, or give it the tag made_by=deploy_endpoint to have it taken over"
             )
-        self._found = found
+        self._found = found = self._claimed(found)
+        with azure_errors.refusals():
+            deployments = {one.name: dict(one.tags or {}) for one in self._deployments.list(self._name)}
         return Endpoint(
             self._scoring_uri(),
             Traffic(found.traffic or {}, found.mirror_traffic or {}),
             deployments,
             Traffic.from_tags(found.tags),
         )
+
+    def close(self) -> None:
+        """What tells that it is over is the state of the job."""
+
+    def _claimed(self, found: Any) -> Any:
+        """The endpoint with the mark of this job; of two at the same moment, the one whose mark stays has it."""
+        holder = found.tags.get(HOLDER_TAG)
+        if self._job is None or holder == self._job:
+            return found
+        if not (holder and self._is_running(holder)):
+            self._update(lambda endpoint: endpoint.tags.update({HOLDER_TAG: self._job}))
+            with azure_errors.refusals():
+                found = self._endpoints.get(self._name)
+        if (holder := found.tags.get(HOLDER_TAG)) != self._job:
+            raise RefusedError(
+                f"{self._name}: another rollout is under way, in job {holder}; wait for its end, or cancel it"
+            )
+        return found
+
+    def _is_running(self, job: str) -> bool:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            with azure_errors.refusals():
+                return self._jobs.get(job).status not in ENDED
+        except ResourceNotFoundError:
+            return False
 
     def remember(self, traffic: Traffic | None) -> None:
         def change(endpoint: Any) -> None:
@@ -126,8 +159,11 @@ class AzureEndpoint:
             return self._deployments.get_logs(name, self._name, num_lines).splitlines()[-num_lines:]
 
     def delete(self, name: str) -> None:
+        from azure.core.exceptions import ResourceNotFoundError
+
         with azure_errors.refusals():
-            self._deployments.begin_delete(name, self._name).result()
+            with contextlib.suppress(ResourceNotFoundError):
+                self._deployments.begin_delete(name, self._name).result()
             azure_autoscale.delete(self._monitor, self._resource_group, self._name, name)
 
     def address(self, name: str) -> Address:
@@ -156,8 +192,6 @@ class AzureEndpoint:
 
 def connect(name: str, spec: DeploymentSpec, *, public: bool) -> AzureEndpoint:
     """The endpoint in the workspace that the job runs in."""
-    import os
-
     from azure.mgmt.monitor import MonitorManagementClient
 
     import model_registry

@@ -25,9 +25,11 @@ class EndpointMetrics:
         requests: dict[str, float] = defaultdict(float)
         failed: dict[str, float] = defaultdict(float)
         p95: dict[str, list[float]] = defaultdict(list)
-        for labels, values in self._series("RequestsPerMinute", timespan, "deployment", "statusCodeClass"):
+        for labels, values in self._series(
+            "RequestsPerMinute", timespan, "deployment", "statusCode", "modelStatusCode"
+        ):
             requests[labels["deployment"]] += sum(values)
-            if labels.get("statuscodeclass") == "5xx":
+            if is_failure(labels.get("statuscode", ""), labels.get("modelstatuscode", "")):
                 failed[labels["deployment"]] += sum(values)
         for labels, values in self._series("RequestLatency_P95", timespan, "deployment"):
             p95[labels["deployment"]] += values
@@ -57,3 +59,11 @@ class EndpointMetrics:
             if "deployment" in labels and values:
                 found.append((labels, values))
         return found
+
+
+def is_failure(status: str, model_status: str) -> bool:
+    """Whether a request failed through no fault of the client: 408 is a timeout, 424 any error of the model's own.
+
+    What the model answered then is ``model_status``, which may say that the client was wrong after all.
+    """
+    return status.startswith("5") or status == "408" or (status == "424" and not model_status.startswith("4"))

@@ -66,6 +66,21 @@ class DeploymentSpec:
         """Where it takes chats: a container on the server's own path, a scoring script on Azure ML's."""
         return "/score" if self.code else CHAT_PATH
 
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether the model is a folder base/ with LoRA adapters beside it."""
+        return "--enable-lora" in self.deployment.get("environment_variables", {}).get("SERVE_ARGS", "").split()
+
+    def check_model(self) -> None:
+        """A folder that no server could load is refused before anything is asked of a service."""
+        folders = [self.model / "base"] if self.takes_adapters else [self.model, *self.model.glob("*/")]
+        if not any((folder / name).is_file() for folder in folders for name in TOKENIZER_FILES):
+            raise UserError(
+                f"{folders[0]}: no tokenizer ({', '.join(TOKENIZER_FILES)}); save it beside the weights and register "
+                "again",
+                exit_code=9,
+            )
+
     def identity(self) -> dict[str, str]:
         """The tags that tell whether a deployment is this model served by this code with these settings."""
         digest = hashlib.sha256((self.folder / "deployment.yml").read_bytes())
@@ -91,12 +106,3 @@ class DeploymentSpec:
             "tags": self.tags(),
             **{key: deployment[key] for key in PASSED_ON if key in deployment},
         }
-
-
-def check_model(folder: Path) -> None:
-    """A folder that no server could load is refused before anything is asked of a service."""
-    if not any(found.is_file() for name in TOKENIZER_FILES for found in (folder / name, *folder.glob(f"*/{name}"))):
-        raise UserError(
-            f"{folder}: no tokenizer ({', '.join(TOKENIZER_FILES)}); save it beside the weights and register again",
-            exit_code=9,
-        )

@@ -1,7 +1,9 @@
 """The endpoint host of this machine as the target of a rollout, by its control API."""
 
 import contextlib
+import fcntl
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ class LocalEndpoint:
 
         host = read_host()
         self._name, self._spec, self._port, self._scoring_uri = name, spec, port, ""
+        self._mine = contextlib.ExitStack()
         self._client = httpx.Client(
             base_url=host["url"],
             headers={"Authorization": f"Bearer {host['token']}"},
@@ -36,6 +39,7 @@ class LocalEndpoint:
         )
 
     def open(self) -> Endpoint:
+        self._claim()
         tags = {}
         with contextlib.suppress(NotFoundError):
             tags = self._call("GET", "")["tags"]
@@ -48,6 +52,18 @@ class LocalEndpoint:
             deployments,
             Traffic.from_tags(found["tags"]),
         )
+
+    def close(self) -> None:
+        self._mine.close()
+
+    def _claim(self) -> None:
+        """A lock on a file beside that of the host, which the end of this process gives back, whatever the end is."""
+        self.close()
+        file = self._mine.enter_context(Path(os.environ[HOST_VARIABLE]).with_name(f"{self._name}.rollout").open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(f"{self._name}: another rollout is under way; wait for its end, or stop it") from None
 
     def remember(self, traffic: Traffic | None) -> None:
         self._call("PUT", "", {"tags": traffic.as_tag() if traffic else {}})
@@ -127,4 +143,5 @@ def read_host() -> dict[str, Any]:
 
 def _counts(found: dict[str, Any]) -> Counts:
     p95 = found["p95_milliseconds"]
-    return Counts(found["num_requests"], found["num_failed"], None if p95 is None else p95 / 1000)
+    is_known = p95 is not None and math.isfinite(p95)  # nothing is more than NaN
+    return Counts(found["num_requests"], found["num_failed"], p95 / 1000 if is_known else None)

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import deployment_spec
 import rollout_probes
 from deployment_spec import DeploymentSpec
 from rollout import Plan, Record, Rollout
 from rollout_rules import Limits
-from rollout_target import Target
+from rollout_target import Address, Target
 
 from slmkit import cli, lineage, records, tracking
 from slmkit.errors import UserError
@@ -51,28 +50,38 @@ class Args:
 def run(args: Args) -> dict[str, float]:
     manifest = read_manifest(args.manifest)
     plan = read_plan(args)
-    deployment_spec.check_model(args.model)
-    sha256 = lineage.sha256(args.model)
-    if sha256 != manifest["model_sha256"]:
-        raise UserError(
-            f"{args.model}: not the model that was registered as {manifest['uri']} (SHA-256 {sha256[:16]}, registered: "
-            f"{manifest['model_sha256'][:16]}); deploy what register_model was given",
-            exit_code=OTHER_MODEL,
-        )
     spec = DeploymentSpec(
-        args.deployment_spec, args.model, manifest["uri"], sha256, args.instance_count, args.autoscale
+        args.deployment_spec,
+        args.model,
+        manifest["uri"],
+        manifest["model_sha256"],
+        args.instance_count,
+        args.autoscale,
     )
+    spec.check_model()
+    check_hash(args.model, manifest)
     _ = spec.autoscale  # which may not allow instance_count
     target = connect(args, spec)
-    rollout = Rollout(target, plan, spec.identity(), rollout_probes.smoke_test, rollout_probes.probe)
+    check_registered(manifest)
+
+    def smoke_test(address: Address) -> tuple[bool, str, Any]:
+        check_hash(args.model, manifest)  # again, now that the server has read it
+        return rollout_probes.smoke_test(address)
+
+    rollout = Rollout(target, plan, spec.identity(), smoke_test, rollout_probes.probe)
     signal.signal(signal.SIGTERM, stop_once)
     signal.signal(signal.SIGINT, stop_once)
     try:
         rollout.run()
-    finally:
+    except BaseException:
         if rollout.record.endpoint is not None:
-            write(args, spec, plan, target, rollout.record)
+            try:
+                write(args, spec, plan, target, rollout.record)
+            except Exception as error:  # why the rollout failed counts more
+                print(f"the report could not be written: {' '.join(str(error).split())}", file=sys.stderr)
+        raise
     make_champion(manifest)
+    write(args, spec, plan, target, rollout.record)
     print(f"{args.endpoint_name}: {rollout.record.green} answers all requests at {rollout.record.endpoint.scoring_uri}")
     return metrics(rollout.record)
 
@@ -92,6 +101,41 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if missing := [key for key in ("name", "version", "uri") if not manifest.get(key)]:
         raise UserError(f"{path}: no {', '.join(missing)}; is it the manifest of register_model?")
     return manifest
+
+
+def check_hash(model: Path, manifest: dict[str, Any]) -> None:
+    sha256 = lineage.sha256(model)
+    if sha256 != manifest["model_sha256"]:
+        raise UserError(
+            f"{model}: not the model that was registered as {manifest['uri']} (SHA-256 {sha256[:16]}, registered: "
+            f"{manifest['model_sha256'][:16]}); deploy what register_model was given",
+            exit_code=OTHER_MODEL,
+        )
+
+
+def check_registered(manifest: dict[str, Any]) -> None:
+    """The registry itself knows this version, with this hash: a manifest is a file, and anybody can write one."""
+    import model_registry
+
+    name, version = manifest["name"], str(manifest["version"])
+    found = model_registry.find(name, version=version, registry_name=registry_name(manifest))
+    if found is None or found.uri != manifest["uri"]:
+        raise UserError(
+            f"{name} version {version}: the registry has no {manifest['uri']} under this name; run register_model",
+            exit_code=NOT_REGISTERED,
+        )
+    if found.tags.get("model_sha256") != manifest["model_sha256"]:
+        raise UserError(
+            f"{manifest['uri']}: another model (SHA-256 {str(found.tags.get('model_sha256'))[:16]}) than its manifest "
+            f"says ({manifest['model_sha256'][:16]}); run register_model",
+            exit_code=OTHER_MODEL,
+        )
+
+
+def registry_name(manifest: dict[str, Any]) -> str | None:
+    """The shared registry, where it is not that of the workspace."""
+    found = re.match(r"azureml://registries/([^/]+)/", manifest["uri"])
+    return found and found[1]
 
 
 def read_plan(args: Args) -> Plan:
@@ -171,10 +215,9 @@ def make_champion(manifest: dict[str, Any]) -> None:
     """The version that answers everybody gets the alias; without it the rollout stands all the same."""
     import model_registry
 
-    registry = re.match(r"azureml://registries/([^/]+)/", manifest["uri"])
     try:
         model_registry.set_alias(
-            manifest["name"], str(manifest["version"]), "champion", registry_name=registry and registry[1]
+            manifest["name"], str(manifest["version"]), "champion", registry_name=registry_name(manifest)
         )
     except Exception as error:
         print(f"the alias champion was not moved: {' '.join(str(error).split())}", file=sys.stderr)

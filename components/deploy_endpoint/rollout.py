@@ -18,7 +18,7 @@ SILENT_SECONDS = 3.0  # without an answer from the new deployment, after which i
 NUM_PROBES = 3
 PROBE_SECONDS = 5.0, 60.0  # the least and the most that a probe may take
 LOG_LINES = 40
-RESTORE_ATTEMPTS = 3
+RESTORE_ATTEMPTS = 10  # a look apart: Azure refuses a change for minutes while another one is under way
 
 
 class RolloutError(UserError):
@@ -99,19 +99,21 @@ class Rollout:
             raise
         finally:
             self.record.seconds = self._elapsed()
+            self.target.close()
 
     def _run(self) -> None:
         record, target = self.record, self.target
         endpoint = target.open()
-        if endpoint.interrupted is not None and endpoint.interrupted.live.keys() <= endpoint.deployments.keys():
-            self.say(f"a rollout was interrupted: traffic goes back to {shares(endpoint.interrupted.live)} first")
-            target.set_traffic(endpoint.interrupted)
-            target.remember(None)
+        if (interrupted := endpoint.interrupted) is not None:
+            if interrupted.live.keys() | interrupted.mirror.keys() <= endpoint.deployments.keys():
+                self.say(f"a rollout was interrupted: traffic goes back to {shares(interrupted.live)} first")
+                target.set_traffic(interrupted)
+            target.remember(None)  # else it would be gone back to when another deployment has that name
             endpoint = target.open()
         record.endpoint, record.before = endpoint, endpoint.traffic
         record.after = endpoint.traffic
         record.blue = blue = live_deployment(endpoint)
-        if blue and self._is_same(endpoint, blue):
+        if blue and self._is_reusable(endpoint, blue):
             record.green, record.state, record.nothing_to_do = blue, "rolled_out", True
             self.say(f"nothing to do: {blue} serves this model to all requests already")
             return
@@ -127,9 +129,12 @@ class Rollout:
             else:
                 self._set_traffic(Traffic({green: 100}))
             self._forget()
-        record.state = "rolled_out"
+            record.state = "rolled_out"
         if blue and not self.plan.keep_previous:
-            target.delete(blue)
+            try:
+                target.delete(blue)
+            except UserError as error:
+                self.say(f"{blue} has no traffic any more, but could not be deleted: {error}")
 
     def _is_same(self, endpoint: Endpoint, name: str) -> bool:
         return self.identity.items() <= dict(endpoint.deployments.get(name, {})).items()
@@ -142,6 +147,7 @@ class Rollout:
         try:
             yield
         except BaseException:
+            self.record.state = "kept_blue"
             if self._touched:
                 self._restore()
             with contextlib.suppress(Exception):  # the reason counts more than its logs
@@ -163,7 +169,7 @@ class Rollout:
                         exit_code=ROLLED_BACK,
                     ) from error
                 with contextlib.suppress(BaseException):
-                    self.clock.sleep(1.0)
+                    self.clock.sleep(self.target.poll_seconds)
         self._sample({})
         self.record.after = before
         self._sample({})

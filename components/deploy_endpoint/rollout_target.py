@@ -35,11 +35,11 @@ class Traffic:
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str] | None) -> "Traffic | None":
-        """What ``as_tag`` has kept, or None."""
+        """What ``as_tag`` has kept, or None: also where somebody has put in something else."""
         try:
             live, mirror = json.loads((tags or {}).get(BEFORE_TAG) or "null")
-            return cls(live, mirror)
-        except (TypeError, ValueError):
+            return cls(live, mirror) if sum(live.values()) == 100 else None
+        except (AttributeError, TypeError, ValueError):
             return None
 
 
@@ -92,7 +92,10 @@ class Target(Protocol):
     poll_seconds: float  # how often its figures are worth looking at
 
     def open(self) -> Endpoint:
-        """The endpoint as it is; made first where there is none."""
+        """The endpoint as it is; made first where there is none. ``RefusedError`` while another rollout has it."""
+
+    def close(self) -> None:
+        """The rollout is over: another one may have the endpoint."""
 
     def remember(self, traffic: Traffic | None) -> None:
         """Keep with the endpoint what traffic to go back to, for a rollout that is killed; None forgets it."""

@@ -1,13 +1,13 @@
 """Let a model or an endpoint answer evaluation items, greedily: a row for every item, with its answer or its error."""
 
 import os
-import re
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_inference.prompts import REFUSED, TOO_LONG
 from slmkit import cli, lineage, records, tracking
 from slmkit.answer_cache import cache_key
 from slmkit.errors import UserError
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from model_inference.answer_sources import AnswerSource, Request
 
 SPEC = Path(__file__).with_name("component.yml")
-REFUSED = "refused by the content filter"
 TAKEN_OVER = {"output", "prompt_tokens", "completion_tokens", "cost", "finish_reason"}
-TOO_LONG = re.compile(r"the model takes|context.?(length|window)", re.IGNORECASE)  # here, and as endpoints say it
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from paired_difference import Difference
 from quantized_quality import Quality, num_threads, speedup
 
 from slmkit import html_report
@@ -45,7 +46,7 @@ def as_json(found: Quality) -> dict[str, Any]:
             }
             for phase in PHASES
         }
-        | {"num_rounds": args.num_speed_rounds, "num_threads": num_threads(args)},
+        | {"num_threads": num_threads(args)},
         "perplexity": {
             "before": before.perplexity,
             "after": after.perplexity,
@@ -83,11 +84,13 @@ def page(found: Quality) -> str:
     verdict = html_report.badge("passed", "good") if found.passed else html_report.badge("failed", "bad")
     limit = f"A loss of up to {100 * args.max_quality_drop:g} points is accepted (max_quality_drop)"
     outcome = (
-        f"<p>{verdict} {escape(args.metric)} changed by {100 * of.mean:+.2f} points, 95 % interval "
-        f"{100 * of.low:+.2f} to {100 * of.high:+.2f}, over {of.num_items:,} questions in {of.num_clusters:,} "
+        f"<p>{verdict} {escape(args.metric)} changed by {100 * of.mean:+.1f} points, 95 % interval "
+        f"{_interval(of)}, over {of.num_items:,} questions in {of.num_clusters:,} "
         f"clusters. {limit}; the measured change decides, not the end of its interval.</p>"
     )
-    if found.passed and -of.low > args.max_quality_drop:
+    if found.why_not:
+        outcome += f"<p>{escape(found.why_not)}.</p>"
+    elif -of.low > args.max_quality_drop:
         outcome += (
             f'<p class="note">So few questions leave open a loss of up to {-100 * of.low:.1f} points, which is more '
             "than accepted. More questions would tell.</p>"
@@ -98,33 +101,47 @@ def page(found: Quality) -> str:
         f"Quantized by {args.method}",
         outcome,
         "<h2>Side by side</h2>",
-        html_report.table(("", "before", "after", "ratio"), _measures(found)),
-        f'<p class="note">Both by the engine that serves them, with {_threads(num_threads(args))}, at the same prompts '
-        f"in turns, the median of {args.num_speed_rounds} rounds after one to warm up. {_engines(args.method)}</p>",
+        html_report.table(("measure", "before", "after", "ratio"), _measures(found)),
+        f'<p class="note">Both by the engine that serves them, with {_threads(num_threads(args))}, in turns at each '
+        f"question; speeds are those of the median question. {_engines(args.method)}</p>",
         "<h2>By language</h2>",
         html_report.table(
-            ("", "questions", f"{args.metric} before", "after", "change", "95 % interval"),
+            ("language", "questions", f"{args.metric} before (%)", "after (%)", "change (points)", "95 % interval"),
             (
-                (name, part.num_items, was, now, part.mean, f"{part.low:+.3f} to {part.high:+.3f}")
+                (name, part.num_items, *map(_points, (was, now, part.mean)), _interval(part))
                 for name, (was, now, part) in found.slices.items()
             ),
         ),
         _method_note(found),
         f"<h2>Answers</h2><p>{num_changed}; those that lost most come first.</p>",
-        html_report.table(("question", "before", "after", "change"), changed[:NUM_EXAMPLES]),
+        html_report.table(("question", "before", "after", "change (points)"), changed[:NUM_EXAMPLES]),
     )
 
 
 def _measures(found: Quality) -> Iterator[tuple[object, ...]]:
     before, after = found.before, found.after
-    yield "weights (MiB)", before.weight_bytes / 2**20, after.weight_bytes / 2**20, found.size_ratio
-    yield "whole folder (MiB)", before.all_bytes / 2**20, after.all_bytes / 2**20, after.all_bytes / before.all_bytes
+    yield "weights (MiB)", *_side_by_side(before.weight_bytes / 2**20, after.weight_bytes / 2**20)
+    yield "whole folder (MiB)", *_side_by_side(before.all_bytes / 2**20, after.all_bytes / 2**20)
     for phase, words in PHASES.items():
-        was, now, ratio = getattr(before, phase), getattr(after, phase), speedup(found, phase)
-        yield words, *("none" if value is None else value for value in (was, now, ratio))
-    yield "perplexity of the references", before.perplexity, after.perplexity, after.perplexity / before.perplexity
+        yield words, *_side_by_side(getattr(before, phase), getattr(after, phase))
+    yield "perplexity of the references", *_side_by_side(before.perplexity, after.perplexity, num_digits=4)
     was, now = found.mean_score(before), found.mean_score(after)
-    yield found.args.metric, was, now, now / was if was else "none"
+    yield f"{found.args.metric} (%)", _points(was), _points(now), _side_by_side(was, now)[-1]
+
+
+def _side_by_side(before: float | None, after: float | None, num_digits: int = 3) -> list[float | str]:
+    """Both and their ratio, to the digits that a measurement is good for."""
+    ratio = after / before if before and after is not None else None
+    digits = f".{num_digits}g"
+    return ["none" if value is None else float(f"{value:{digits}}") for value in (before, after, ratio)]
+
+
+def _points(share: float) -> float:
+    return round(100 * share, 1)
+
+
+def _interval(of: Difference) -> str:
+    return f"{100 * of.low:+.1f} to {100 * of.high:+.1f}"
 
 
 def _threads(number: int) -> str:
@@ -133,7 +150,10 @@ def _threads(number: int) -> str:
 
 def _engines(method: str) -> str:
     if method == "onnx-int4":
-        return "Before: Transformers in float32. After: ONNX Runtime GenAI."
+        return (
+            "Before: Transformers in float32. After: ONNX Runtime GenAI. Threads of Transformers sleep while they wait "
+            "for each other, which slows a very small model; num_threads=1 compares without that."
+        )
     return (
         "Both: Transformers in float32 on the CPU, which says nothing about the speed on a GPU, where vLLM or "
         "Transformers multiply in 4 or 8 bits."
@@ -156,5 +176,7 @@ def _changes(found: Quality) -> list[tuple[object, ...]]:
     for i, item in enumerate(found.items):
         was, now = found.before.answers[i], found.after.answers[i]
         if was != now:
-            rows.append((item.messages[-1]["content"], was, now, found.after.scores[i] - found.before.scores[i]))
+            rows.append(
+                (item.messages[-1]["content"], was, now, _points(found.after.scores[i] - found.before.scores[i]))
+            )
     return sorted(rows, key=lambda row: row[-1])

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from engines import Engine
     from main import Args
 
-NUM_TIMED = 8  # prompts, those with the longest answers, since decoding is what takes the time
 SLICE = "language"
 
 
@@ -33,6 +32,13 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Answer:
+    text: str
+    prefill: float  # tokens a second up to the first new token
+    decode: float | None  # and from there on; None where there is no second
+
+
+@dataclass(frozen=True)
 class Side:
     """What one of the two models was measured at; an answer is None where the prompt is too long for it."""
 
@@ -42,7 +48,7 @@ class Side:
     perplexity: float
     answers: list[str | None]
     scores: list[float]
-    prefill: float | None  # tokens a second
+    prefill: float  # tokens a second
     decode: float | None
 
 
@@ -57,8 +63,20 @@ class Quality:
 
     @property
     def passed(self) -> bool:
-        # The sums of a mean carry rounding, which is not a loss.
-        return -self.difference.mean <= self.args.max_quality_drop + 1e-12
+        return self.why_not is None
+
+    @property
+    def why_not(self) -> str | None:
+        """Why the quantized model is not good enough, or not known to be."""
+        name, limit, loss = self.args.metric, self.args.max_quality_drop, -self.difference.mean
+        if loss > limit + 1e-12:  # the sums of a mean carry rounding, which is not a loss
+            return f"{name} falls by {loss:.4f}, which is more than max_quality_drop={limit:g}"
+        if self.mean_score(self.before) <= limit < 1:
+            return (
+                f"{name} of the original is {self.mean_score(self.before):.4f}, so it could not fall by more than "
+                f"max_quality_drop={limit:g}, whatever was lost; take questions that the original can answer"
+            )
+        return None
 
     @property
     def size_ratio(self) -> float:
@@ -148,9 +166,7 @@ def compare(args: "Args", quantized: Path, items: list[Item]) -> Quality:
                 f"{args.eval_items}: no item can be asked: with max_new_tokens={args.max_new_tokens} each is too long "
                 f"for the {both[0].context_length} tokens that the model takes, or refused by its chat template"
             )
-        answers = [[_answer(engine, prompt, args.max_new_tokens) for prompt in prompts] for engine in both]
-        timed = _longest(prompts, answers)
-        speeds = _speeds(both, timed, args)
+        answers = _answers(both, prompts, args.max_new_tokens)
         context_length = both[0].context_length
         del both  # before the models are loaded once more
     except engines.UnusableModelError as error:
@@ -159,12 +175,12 @@ def compare(args: "Args", quantized: Path, items: list[Item]) -> Quality:
     if not pairs:
         raise UserError(f"{args.eval_items}: no reference fits behind its question; the model is too short for them")
     sides = []
-    for folder, given, speed in zip(folders, answers, speeds, strict=True):
-        texts = [text for text, _ in given]
+    for folder, given in zip(folders, answers, strict=True):
+        texts = [answer and answer.text for answer in given]
         scores = [_score(text, item, args.metric) for text, item in zip(texts, items, strict=True)]
         sizes = source_model.weight_bytes(folder), source_model.all_bytes(folder)
         perplexity = reference_losses.perplexity(folder, pairs)
-        sides.append(Side(lineage.sha256(folder), *sizes, perplexity, texts, scores, *speed))
+        sides.append(Side(lineage.sha256(folder), *sizes, perplexity, texts, scores, *_speeds(given)))
     before, after = sides
     difference = paired_difference(before.scores, after.scores, [item.cluster for item in items])
     return Quality(args, items, before, after, difference, _by_language(items, before, after))
@@ -186,56 +202,41 @@ def _prompt(engine: "Engine", item: Item, max_new_tokens: int) -> list[int]:
     return tokens if len(tokens) + max_new_tokens <= engine.context_length else []
 
 
-def _answer(engine: "Engine", prompt: list[int], max_new_tokens: int) -> tuple[str | None, int]:
-    """The greedy answer and its number of tokens."""
-    if not prompt:
-        return None, 0
+def _answers(both: "list[Engine]", prompts: list[list[int]], max_new_tokens: int) -> list[list[Answer | None]]:
+    """The greedy answers of both, who take turns at each prompt, so that what slows the machine slows both."""
+    answers: list[list[Answer | None]] = [[None] * len(prompts) for _ in both]
+    first = next(prompt for prompt in prompts if prompt)
+    for engine in both:
+        timed(engine, first, max_new_tokens)  # to warm up
+    for place, prompt in enumerate(prompts):
+        for side in (0, 1) if place % 2 else (1, 0):
+            answers[side][place] = timed(both[side], prompt, max_new_tokens) if prompt else None
+    return answers
+
+
+def timed(engine: "Engine", prompt: list[int], max_new_tokens: int) -> Answer:
+    started = time.perf_counter()
+    tokens, moments = [], []
+    for token in engine.stream(prompt, max_new_tokens):
+        moments.append(time.perf_counter())
+        tokens.append(token)
+    seconds_in = (moments[0] if moments else time.perf_counter()) - started
+    decode = (len(moments) - 1) / (moments[-1] - moments[0]) if len(moments) > 1 else None
     decoder = engine.decoder()
-    pieces = [decoder.put(token) for token in engine.stream(prompt, max_new_tokens)]
-    return "".join([*pieces, decoder.end()]), len(pieces)
+    return Answer("".join([*map(decoder.put, tokens), decoder.end()]), len(prompt) / seconds_in, decode)
+
+
+def _speeds(answers: list[Answer | None]) -> tuple[float, float | None]:
+    """Tokens a second, in and out, of the median question."""
+    asked = [answer for answer in answers if answer]
+    decode = [answer.decode for answer in asked if answer.decode]
+    return median(answer.prefill for answer in asked), median(decode) if decode else None
 
 
 def _score(text: str | None, item: Item, metric: str) -> float:
     if text is None:
         return 0.0
     return max(getattr(answer_text, metric)(text, reference) for reference in item.references)
-
-
-def _longest(prompts: list[list[int]], answers: list[list[tuple[str | None, int]]]) -> list[list[int]]:
-    """The prompts to which both models say the most."""
-    lengths = [min(ours[1], theirs[1]) for ours, theirs in zip(*answers, strict=True)]
-    order = sorted((i for i, prompt in enumerate(prompts) if prompt), key=lambda i: -lengths[i])
-    return [prompts[i] for i in order[:NUM_TIMED]]
-
-
-def _speeds(both: "list[Engine]", prompts: list[list[int]], args: "Args") -> list[tuple[float | None, float | None]]:
-    """Tokens a second of each engine, in and out: the median of rounds in which the two take turns at each prompt."""
-    rounds: list[list[tuple[float | None, float | None]]] = [[] for _ in both]
-    for number in range(args.num_speed_rounds + 1):
-        sums = [[0.0] * 4 for _ in both]
-        for prompt in prompts:
-            order = range(len(both)) if number % 2 else reversed(range(len(both)))
-            for side in order:
-                for i, value in enumerate(timed(both[side], prompt, args.max_new_tokens)):
-                    sums[side][i] += value
-        if number:  # the first round is to warm up
-            for side, (tokens_in, seconds_in, tokens_out, seconds_out) in enumerate(sums):
-                rounds[side].append((tokens_in / seconds_in, tokens_out / seconds_out if tokens_out else None))
-    return [(_median(prefill for prefill, _ in side), _median(decode for _, decode in side)) for side in rounds]
-
-
-def _median(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def timed(engine: "Engine", prompt: list[int], max_new_tokens: int) -> tuple[int, float, int, float]:
-    """Tokens and seconds up to the first new token, and tokens and seconds from there on."""
-    started = time.perf_counter()
-    moments = [time.perf_counter() for _ in engine.stream(prompt, max_new_tokens)]
-    if not moments:
-        return len(prompt), time.perf_counter() - started, 0, 0.0
-    return len(prompt), moments[0] - started, len(moments) - 1, moments[-1] - moments[0]
 
 
 def _with_references(

@@ -12,7 +12,9 @@ from slmkit.errors import UserError
 CONFIG = "config.json"
 # Beside the weights, what a model needs to be served and may not be passed on without. No Python code.
 COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
-LEFT_OUT = ("model.safetensors.index.json", "adapter_config.json", lineage.NAME)
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+LEFT_OUT = (INDEX, lineage.NAME)
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,25 @@ class Source:
 
     @property
     def architecture(self) -> str:
-        return next(iter(self.config.get("architectures") or ["an unnamed architecture"]))
+        named = self.config.get("architectures")
+        return (
+            named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "an unnamed architecture"
+        )
 
 
 def check(folder: Path) -> Source:
     """Raises ``UserError`` for what cannot be quantized or would not answer chats, before any work is done."""
     if (folder / "genai_config.json").is_file():
         raise UserError(f"{folder}: an ONNX model already; quantize the model that it was made from")
-    if (folder / "adapter_config.json").is_file() and not list(folder.glob("model*.safetensors")):
+    if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder}: an adapter, not a model; merge it into its base model first (finetune_model does)")
     config = _read(folder / CONFIG)
-    if method := (config.get("quantization_config") or {}).get("quant_method"):
-        raise UserError(f"{folder}: quantized already ({method}); quantize the model that it was made from")
+    if quantized := config.get("quantization_config") or config.get("compression_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        raise UserError(f"{folder}: quantized already ({method or CONFIG}); quantize the model that it was made from")
+    for name in (CONFIG, "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _read(folder / name):
+            raise UserError(f"{folder}: {name} names Python code to run (auto_map); take a model that needs none")
     _check_weights(folder)
     _check_tokenizer(folder)
     return Source(folder, config)
@@ -55,14 +64,12 @@ def _check_weights(folder: Path) -> None:
     """Every file is there and whole, and every number is finite."""
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / "model.safetensors.index.json").is_file():
-        named = set(_read(folder / "model.safetensors.index.json").get("weight_map", {}).values())
-        if lacking := sorted(named - {file.name for file in files}):
-            raise UserError(f"{folder}: {lacking[0]} is missing, which the index names; copy the model again")
+    files = weight_files(folder)
     if not files:
         raise UserError(f"{folder}: no weights in safetensors files; save the model as safetensors")
     for file in files:
+        if not file.is_file() or file.parent != folder:
+            raise UserError(f"{folder}: {file.name} is missing, which the index names; copy the model again")
         try:
             with safe_open(file, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118
@@ -95,9 +102,22 @@ def copy_companions(folder: Path, target: Path) -> None:
                 shutil.copyfile(file, target / file.name)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Those that are loaded, be they ONNX or Hugging Face's; some models have the same weights in other files, too."""
+    if onnx := sorted(folder.glob("*.onnx*")):
+        return onnx
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        return []
+    named = _read(folder / INDEX).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise UserError(f"{folder / INDEX}: no weight_map of file names; copy the model again")
+    return [folder / name for name in sorted(set(named.values()))]
+
+
 def weight_bytes(folder: Path) -> int:
-    """Of the files that hold weights, be it in Hugging Face layout or as ONNX."""
-    return sum(file.stat().st_size for pattern in ("*.safetensors", "*.onnx*") for file in folder.glob(pattern))
+    return sum(file.stat().st_size for file in weight_files(folder))
 
 
 def all_bytes(folder: Path) -> int:

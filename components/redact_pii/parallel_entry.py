@@ -14,7 +14,6 @@ from slmkit import cli, records  # noqa: E402
 from slmkit.errors import UserError  # noqa: E402
 
 SPEC = HERE / "parallel.yml"
-SHARDS = (".jsonl", ".jsonl.gz", ".parquet")
 _args: Args
 _redactor: RecordRedactor
 
@@ -44,7 +43,7 @@ def shutdown() -> None:
 
 def _redact(shard: Path) -> str:
     name = shard.relative_to(_args.records).as_posix()
-    if not name.endswith(SHARDS):
+    if not records.is_shard(name):
         return f"{name}: no shard"  # the engine gives every file, such as a lineage
     target = _args.redacted_records / (name if name.endswith(".jsonl") else f"{name}.jsonl")
     with records.write_records(target) as write:

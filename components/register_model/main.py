@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import model_registry
 from slmkit import cli, lineage, records, tracking
-from slmkit.errors import UserError
 
 if TYPE_CHECKING:
     from release_evidence import Decision
@@ -43,8 +42,7 @@ def run(args: Args) -> dict[str, float]:
     decision = release_evidence.read_decision(args.decision)
     comparison = privacy = quantization = None
     if args.comparison:
-        release_evidence.check_comparison(args.comparison, decision)
-        comparison = read_comparison(args.comparison)
+        comparison = release_evidence.read_comparison(args.comparison, decision)
     if args.privacy_decision:
         privacy = release_evidence.read_privacy_decision(args.privacy_decision, decision)
     if args.quantization_report:
@@ -111,14 +109,6 @@ def register(args: Args, version: model_registry.ModelVersion) -> dict[str, Any]
         aliases = ("candidate",)
     why = "The verdict is promote." if done.is_new else f"The same model is already version {done.version}."
     return {"registered": True, "version": done.version, "uri": done.uri, "aliases": list(aliases), "why": why}
-
-
-def read_comparison(path: Path) -> dict[str, Any]:
-    """As compare_candidates wrote it: the gate has decided on these very bytes."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
 
 
 def tags(args: Args, decision: "Decision", manifest: dict[str, Any], training: dict[str, Any]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a registration rests on: the decision, the audit and the quantization, and that they are of this very model."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from slmkit import checked_files, lineage
 from slmkit.errors import UserError
 
 NO_DECISION, OTHER_MODEL = 3, 4  # exit codes
+ROUNDING = 1e-12  # of the sums in a mean
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -75,15 +77,21 @@ class Quantization(Read):
     size_bytes: Change | None = None
     tokens_per_second: Speed | None = None
     perplexity: Change | None = None
-    metric: MetricChange | None = None
-    max_quality_drop: float | None = None
+    metric: MetricChange
+    max_quality_drop: float
 
 
 def read_decision(path: Path) -> Decision:
     try:
-        return checked_files.load(path, Decision, "is it the output decision of gate_promotion?")
+        found = checked_files.load(path, Decision, "is it the output decision of gate_promotion?")
     except UserError as error:
         raise UserError(str(error), NO_DECISION) from None
+    if found.verdict == "promote" and (against := [one.rule for one in found.reasons if one.outcome != "pass"]):
+        raise UserError(
+            f"{path}: the verdict promote contradicts its own reasons ({', '.join(against)}); run gate_promotion again",
+            NO_DECISION,
+        )
+    return found
 
 
 def read_privacy_decision(path: Path, decision: Decision) -> PrivacyDecision:
@@ -91,13 +99,15 @@ def read_privacy_decision(path: Path, decision: Decision) -> PrivacyDecision:
     found = checked_files.load(path, PrivacyDecision, "is it the output decision of audit_privacy?")
     if decision.privacy_decision_sha256 != lineage.sha256(path):
         raise UserError(f"{path}: not the privacy decision that the gate has seen; give it to gate_promotion")
+    if found.verdict == "fail" and decision.verdict == "promote":
+        raise UserError(f"{path}: the audit failed, and the verdict is promote; run gate_promotion again", NO_DECISION)
     return found
 
 
 def read_quantization(report: Path, model: Path, model_sha256: str) -> Quantization:
     """The report on how this folder was made smaller; ``UserError`` unless it is of this one, and good enough."""
     found = checked_files.load(report / "quantization.json", Quantization, "is it the output report of quantize_model?")
-    if not found.passed:
+    if not found.passed or -found.metric.difference > found.max_quality_drop + ROUNDING:
         raise UserError(f"{report}: the quantized model lost more quality than max_quality_drop; register the original")
     if found.model_sha256 != model_sha256:
         raise UserError(
@@ -105,15 +115,30 @@ def read_quantization(report: Path, model: Path, model_sha256: str) -> Quantizat
             f"report: {found.model_sha256[:16]})",
             OTHER_MODEL,
         )
-    source = lineage.read(report).get("inputs", {}).get("model", {}).get("sha256")
-    if source not in (None, found.source_model_sha256):
-        raise UserError(f"{report}: the report and its lineage name different source models", OTHER_MODEL)
+    for output in (report, model):
+        source = lineage.read(output).get("inputs", {}).get("model", {}).get("sha256")
+        if source not in (None, found.source_model_sha256):
+            raise UserError(f"{output}: its lineage and the report name different source models", OTHER_MODEL)
     return found
 
 
-def check_comparison(comparison: Path, decision: Decision) -> None:
-    if lineage.sha256(comparison) != decision.comparison_sha256:
-        raise UserError(f"{comparison}: another comparison was decided on; run gate_promotion again")
+def read_comparison(path: Path, decision: Decision) -> dict[str, Any]:
+    """As compare_candidates wrote it, and the gate decided on it; it names the same model as the decision does."""
+    if lineage.sha256(path) != decision.comparison_sha256:
+        raise UserError(f"{path}: another comparison was decided on; run gate_promotion again")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    compared = [one for one in found["candidates"] if one["name"] == decision.candidate]
+    for name in lineage.ASKED:
+        if not compared or compared[0].get(name, getattr(decision, name)) != getattr(decision, name):
+            raise UserError(
+                f"{path}: it compared another {name} as {' '.join(decision.candidate.split())} than the decision says; "
+                "run gate_promotion again",
+                OTHER_MODEL,
+            )
+    return found
 
 
 def check_evaluated(decision_path: Path, decision: Decision, model: Path, model_sha256: str) -> None:
@@ -125,7 +150,7 @@ def check_evaluated(decision_path: Path, decision: Decision, model: Path, model_
     candidate = " ".join(decision.candidate.split())
     evaluated = list(evaluated_models(decision_path, decision))
     for sha256, endpoint in evaluated:
-        if sha256 is None:
+        if sha256 is None or endpoint:
             raise UserError(
                 f"{model}: {candidate} was evaluated at {endpoint}, not from a folder; evaluate the folder", OTHER_MODEL
             )

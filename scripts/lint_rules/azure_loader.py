@@ -9,12 +9,14 @@ from typing import Any
 from lint_rules.documents import Document
 from slmkit.checked_files import Location
 
+# The newer forms, with settings of their own; by the type that they have to give.
+BATCH_DEPLOYMENTS = {"model": "load_model_batch_deployment", "pipeline": "load_pipeline_component_batch_deployment"}
 # Pipeline jobs are left to scripts/compile.py, which has azure-ai-ml validate each of them when it is compiled.
 LOADERS = {
     "online_endpoint": "load_online_endpoint",
     "online_deployment": "load_online_deployment",
     "batch_endpoint": "load_batch_endpoint",
-    "batch_deployment": "load_model_batch_deployment",
+    "batch_deployment": "load_batch_deployment",
     "compute": "load_compute",
     "connection": "load_connection",
     "component": "load_component",
@@ -33,8 +35,8 @@ def refusals(document: Document) -> Iterator[tuple[Location, str]]:
 
     logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
     loader = LOADERS[document.kind]
-    if document.kind == "batch_deployment" and document.at("type") == "pipeline":
-        loader = "load_pipeline_component_batch_deployment"
+    if document.kind == "batch_deployment":
+        loader = BATCH_DEPLOYMENTS.get(str(document.at("type")), loader)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental classes

@@ -53,7 +53,7 @@ def score(shard: Path, folder: Path, source: object, **asking: object) -> tuple[
 
     from slmkit import records
 
-    scorer, started = RecordScorer(source, Asking(**asking)), time.perf_counter()
+    scorer, started = RecordScorer(source, Asking(**{"endpoint": "https://here/v1", **asking})), time.perf_counter()
     with records.write_records(folder / "out.jsonl") as write:
         tally = scorer.score("shard", shard, write, folder / "so_far")
     return time.perf_counter() - started, tally

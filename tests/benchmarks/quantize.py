@@ -65,9 +65,9 @@ def measure(size: str, scratch: Path, args: argparse.Namespace) -> None:
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in loaded}
     for number in range(args.num_rounds + 1):
         for name, engine in loaded.items():
-            tokens_in, seconds_in, tokens_out, seconds_out = timed(engine, prompt, args.num_new_tokens)
-            if number and tokens_out:  # the first round is to warm up
-                rounds[name].append((tokens_out / seconds_out, tokens_in / seconds_in))
+            answer = timed(engine, prompt, args.num_new_tokens)
+            if number and answer.decode:  # the first round is to warm up
+                rounds[name].append((answer.decode, answer.prefill))
     bytes_before = source_model.weight_bytes(source)
     for name, values in rounds.items():
         decode, prefill = (median(column) for column in zip(*values, strict=True))

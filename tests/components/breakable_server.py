@@ -39,7 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(500, {"error": {"message": "broken"}})
         if body.get("stream"):
             return self.stream()
-        usage = {"prompt_tokens": len(question), "completion_tokens": 1, "total_tokens": len(question) + 1}
+        num_bytes = len(question.encode())  # a token each, so that texts of other characters are not alike
+        usage = {"prompt_tokens": num_bytes, "completion_tokens": 1, "total_tokens": num_bytes + 1}
         message = {"role": "assistant", "content": "はい 네"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         head = {"id": "1", "object": "chat.completion", "created": 1, "model": "slm"}

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 
 TEXT = "返品は三十日以内です🌊"
-USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,19 +31,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif body.get("stream"):
             self.stream()
         else:
-            self.whole(raw)
+            self.whole(raw, content)
 
-    def whole(self, raw: bytes) -> None:
-        text = TEXT.replace("三", "�") if self.fault == "broken character" else TEXT
-        usage = USAGE | ({"total_tokens": 99} if self.fault == "wrong sum" else {})
-        if self.fault == "counts bytes":
-            usage = {"prompt_tokens": len(raw), "completion_tokens": 4, "total_tokens": len(raw) + 4}
+    def whole(self, raw: bytes, content: str) -> None:
+        text = TEXT.replace("三", "�") if self.fault == "broken character" else self.text()
+        if self.fault == "reads escapes otherwise" and rb"\u" in raw:
+            text = "?"
+        encoding = "latin-1" if self.fault == "question marks" else "utf-8"  # a token is a byte
+        num_tokens = len(raw if self.fault == "counts bytes" else content.encode(encoding, "replace"))
+        total = 99 if self.fault == "wrong sum" else num_tokens + 4
+        usage = {"prompt_tokens": num_tokens, "completion_tokens": 4, "total_tokens": total}
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
         self.answer(200, answer | ({} if self.fault == "no usage" else {"usage": usage}))
 
     def stream(self) -> None:
-        text = TEXT + "!" if self.fault == "other text" else TEXT
+        text = TEXT + "!" if self.fault == "other text" else self.text()
         deltas = [{} if self.fault == "no role" else {"role": "assistant"}, *({"content": letter} for letter in text)]
         events = [self.chunk(delta) for delta in deltas]
         if self.fault != "no reason":
@@ -61,6 +63,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
+
+    def text(self) -> str:
+        written = {"silent": "", "stray byte": TEXT + "�" + TEXT, "every character": "�" * len(TEXT) + "."}
+        return written.get(self.fault, TEXT)
 
     def chunk(self, delta: dict, reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}

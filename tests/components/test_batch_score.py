@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slmkit import records
+from slmkit import lineage, records
 from slmkit.answers import Answer
 from slmkit.chat_client import AnswerError
 from slmkit.errors import UserError
@@ -81,8 +81,8 @@ def test_shards_of_every_form_become_shards_and_keep_their_fields(score, tmp_pat
     assert files == {"a.jsonl", "deep/b.jsonl.gz.jsonl", "c.parquet.jsonl", "lineage.json"}
     one, two = read(folder / "a.jsonl")
     assert list(one) == [
-        *("id", "messages", "slices", "candidate", "output", "latency_ms", "prompt_tokens", "completion_tokens"),
-        "finish_reason",
+        *("id", "messages", "slices", "candidate", "model_sha256", "output", "latency_ms", "prompt_tokens"),
+        *("completion_tokens", "finish_reason"),
     ]
     assert (one["slices"], two["tags"], two["messages"]) == ({"language": "en"}, ["連絡先"], japanese["messages"])
     assert "電話番号は何ですか？".encode() in (folder / "a.jsonl").read_bytes()
@@ -155,6 +155,31 @@ def test_ids_that_are_missing_odd_or_given_twice_lose_no_row(score, tmp_path):
     found = read(folder / "q.jsonl")
     assert [row["id"] for row in found] == ["q.jsonl:1", "q.jsonl:2", "0", "q.jsonl:4", "same", "same", "q.jsonl:7"]
     assert [row["prompt"] for row in found] == list("abcdefg")
+
+
+def test_every_row_says_whose_it_is_whatever_the_record_says(score, small_model, tmp_path):
+    """By these two fields score_answers and the gate know an answer as that of the model, or an error as its error."""
+    theirs = {"candidate": "other", "model_sha256": "0" * 64}
+    shard = put(tmp_path / "q.jsonl", lines(chat("a", **theirs), b"{\n", {"id": "none", **theirs}))
+    folder, _ = score(shard, candidate="mine", max_error_fraction=1)
+    whose = [(row["candidate"], row["model_sha256"]) for row in read(folder / "q.jsonl")]
+    assert whose == [("mine", lineage.sha256(small_model))] * 3
+
+
+def test_a_number_that_is_too_large_costs_its_row_and_not_the_shard(score, tmp_path):
+    shard = put(tmp_path / "q.jsonl", lines(chat("a"), b'{"id": "x", "prompt": "b", "n": 1e999}\n', chat("c")))
+    folder, _ = score(shard, max_error_fraction=1)
+    assert ["error" in row for row in read(folder / "q.jsonl")] == [False, True, False]
+
+
+def test_a_link_out_of_the_folder_is_refused(record_scoring, tmp_path):
+    inside = put(tmp_path / "in" / "deep" / "a.jsonl", lines(chat("a")))
+    (tmp_path / "in" / "b.jsonl").symlink_to(inside)
+    assert list(record_scoring.list_shards(tmp_path / "in")) == ["b.jsonl", "deep/a.jsonl"]
+    (tmp_path / "in" / "c.jsonl").symlink_to(put(tmp_path / "secret", b"password"))
+    with pytest.raises(UserError, match=r"c\.jsonl: a link to a file outside of the folder"):
+        record_scoring.list_shards(tmp_path / "in")
+    assert list(record_scoring.list_shards(tmp_path / "in" / "c.jsonl")) == ["c.jsonl"]  # named by who starts the step
 
 
 def test_an_error_or_answer_that_the_record_came_with_is_not_taken_for_ours(score, tmp_path):
@@ -305,7 +330,7 @@ def test_a_long_shard_is_never_in_memory_as_a_whole(record_scoring, tmp_path, mo
             tmp_path / f"{num_rows}.jsonl", lines(*(chat(f"{n:05}", padding="x" * 500) for n in range(num_rows)))
         )
         source, written = FakeSource(), []
-        scorer = record_scoring.RecordScorer(source, record_scoring.Asking())
+        scorer = record_scoring.RecordScorer(source, record_scoring.Asking(endpoint="https://here/v1"))
         tracemalloc.start()
         tally = scorer.score(shard.name, shard, lambda row: written.append(row["output"] == row["id"]), tmp_path / "so")
         most = tracemalloc.get_traced_memory()[1]

@@ -97,11 +97,11 @@ def test_a_shard_with_too_many_errors_is_written_and_tried_again(engine, serve, 
         return (400, {"error": {"message": "no"}}) if text == "bad" and asked.count("bad") == 1 else completion(text)
 
     shard = put(tmp_path / "records" / "s" / "q.jsonl", chat("a"), chat("bad"), chat("b"))
-    fine = put(tmp_path / "records" / "fine.jsonl", chat("c"))
+    fine, empty = put(tmp_path / "records" / "fine.jsonl", chat("c")), put(tmp_path / "records" / "empty.jsonl")
     endpoint = {"endpoint": serve(reply).url, "endpoint_model": "m", "auth": "none", "concurrency": 1}
-    first, second = engine([shard], [fine], max_error_fraction=0.3, **endpoint)
+    first, *others = engine([shard], [fine], [empty], max_error_fraction=0.3, **endpoint)
     assert first.startswith("UserError: s/q.jsonl: 1 of 3 rows have an error (1 no_answer)")
-    assert second == ["fine.jsonl"]
+    assert others == [["fine.jsonl"], ["empty.jsonl"]]
     assert json.loads((tmp_path / "report" / "report.json").read_text())["num_failed"] == 1
     assert engine([shard], max_error_fraction=0.3, **endpoint) == [["s/q.jsonl"]]
     assert asked == ["a", "bad", "b", "c", "bad"]

@@ -397,8 +397,8 @@ def test_each_candidate_with_the_model_that_was_asked(compare):
     assert said == [("base", "a" * 64, None), ("tuned", "b" * 64, None), ("other", None, "https://h/v1")]
 
 
-def test_what_one_row_does_not_say_is_not_known(compare):
-    done, found, _ = compare(BASE, of(TUNED[:39], **B) + TUNED[39:], num_resamples=200)
+def test_what_no_row_says_is_not_known(compare):
+    done, found, _ = compare(BASE, TUNED, num_resamples=200)
     assert done.returncode == 0, done.stderr
     assert [one["model_sha256"] for one in found["candidates"]] == [None, None]
 
@@ -407,6 +407,7 @@ def test_what_one_row_does_not_say_is_not_known(compare):
     ("change", "message"),
     [
         ({"candidate": of(TUNED[:39], **A) + of(TUNED[39:], **B)}, "tuned: answers of several models under one name"),
+        ({"candidate": of(TUNED[:39], **B) + TUNED[39:]}, "(rows that name none and model_sha256 bbb"),
         (
             {"candidate": of(TUNED[:39], **A) + of(TUNED[39:], **ENDPOINT)},
             "(endpoint https://h/v1 and model_sha256 aaa",

@@ -14,6 +14,13 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = sorted(p.parent for p in (ROOT / "components").glob("*/component.yml"))
 SHARED = sorted(p.parent.name for p in (ROOT / "components" / "_shared").glob("*/__init__.py"))
+# The same work in another environment or by the parallel engine: gptq.yml, parallel.yml and the like.
+SECOND_SPECS = sorted(
+    path
+    for folder in COMPONENTS
+    for path in folder.glob("*.yml")
+    if path.name != "component.yml" and re.search(r"^type: (command|parallel)$", path.read_text("utf-8"), re.M)
+)
 PORT_WORDS = {
     *(
         "raw_data",
@@ -79,6 +86,26 @@ def test_ports_speak_the_common_words(folder):
         if port["type"] not in PYTHON_TYPES:
             known = any(name == word or name.endswith(f"_{word}") for word in PORT_WORDS)
             assert known or name in EXTRA_PORTS.get(folder.name, ()), f"{name} is not a word of the design"
+
+
+@pytest.mark.parametrize("path", SECOND_SPECS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_second_spec_speaks_as_the_first(path):
+    from azure.ai.ml import load_component
+
+    first, spec = spec_of(path.parent), yaml.safe_load(path.read_text("utf-8"))
+    assert re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", spec["name"]) and spec["name"] != first["name"]
+    assert (spec["version"], spec["tags"]["stage"]) == (first["version"], first["tags"]["stage"])
+    assert len(spec["description"]) > 20 and spec["is_deterministic"] == first["is_deterministic"]
+    text, ports = path.read_text("utf-8"), spec["inputs"] | spec["outputs"]
+    for name, port in ports.items():
+        assert len(port.get("description", "")) >= 10, f"{name} needs a description"
+        assert not (port.get("optional") and "default" in port), f"{name}: a defaulted input is not optional"
+        value = f"${{{{{'inputs' if name in spec['inputs'] else 'outputs'}.{name}}}}}"
+        flag = f"$[[--{name} {value}]]" if port.get("optional") else f"--{name} {value}"
+        is_handed_out = spec.get("input_data") == value  # by the parallel engine, in mini-batches
+        assert is_handed_out or flag in map(str.strip, text.splitlines()), name
+    result = load_component(path)._validate()
+    assert result.passed, result.error_messages
 
 
 EXTRA_PORTS = {

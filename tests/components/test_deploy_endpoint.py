@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+import model_registry
+from model_registry.versions import Registered
 from slmkit import lineage
+from slmkit.errors import UserError
 from tests.components.steady_load import Load
 
 SERVER = Path(__file__).with_name("breakable_server.py")
@@ -87,13 +91,89 @@ def test_what_is_refused_before_anything_is_asked(run_component, flags, change, 
     assert not flags["endpoint"].exists()
 
 
-def test_a_host_that_is_gone(run_component, flags, tmp_path):
-    gone = tmp_path / "host.json"
-    gone.write_text(json.dumps({"url": "http://127.0.0.1:1", "token": "very-secret", "pid": 1}))
-    done = run_component("deploy_endpoint", env={"LOCALML_ENDPOINTS": str(gone)}, **flags)
-    assert done.returncode == 8
-    assert "does not answer at http://127.0.0.1:1" in done.stderr
-    assert "very-secret" not in done.stderr + done.stdout
+@pytest.fixture
+def gone(tmp_path, monkeypatch):
+    """The file of a host that is not there any more."""
+    path = tmp_path / "host.json"
+    path.write_text(json.dumps({"url": "http://127.0.0.1:1", "token": "very-secret", "pid": 1}))
+    monkeypatch.setenv("LOCALML_ENDPOINTS", str(path))
+    return path
+
+
+def test_a_host_that_is_gone(load_main, gone):
+    load_main("deploy_endpoint")
+    local_endpoint = importlib.import_module("local_endpoint")
+    for _ in range(2):  # the first one has given the lock back
+        with pytest.raises(UserError, match=r"does not answer at http://127\.0\.0\.1:1") as failed:
+            local_endpoint.LocalEndpoint("shop", None, None).open()
+        assert failed.value.exit_code == 8
+        assert "very-secret" not in str(failed.value)
+        del failed
+
+
+def test_one_rollout_at_a_time(load_main, gone, monkeypatch):
+    """Also of one process, and only as long as it lasts."""
+    load_main("deploy_endpoint")
+    local_endpoint = importlib.import_module("local_endpoint")
+    found = {"scoring_uri": "u", "traffic": {}, "mirror_traffic": {}, "tags": {}, "deployments": []}
+    monkeypatch.setattr(local_endpoint.LocalEndpoint, "_call", lambda *_: found)
+    first, second, other = (local_endpoint.LocalEndpoint(name, None, None) for name in ("shop", "shop", "library"))
+    for target in (first, first, other):  # it may look again
+        target.open()
+    with pytest.raises(UserError, match="shop: another rollout is under way") as failed:
+        second.open()
+    assert failed.value.exit_code == 8
+    first.close()
+    second.open()
+    second.close()
+    other.close()
+
+
+def test_a_time_that_is_no_number_is_none(load_main):
+    load_main("deploy_endpoint")
+    counts = importlib.import_module("local_endpoint")._counts
+    found = {"num_requests": 3, "num_failed": 1, "p95_milliseconds": float("nan")}
+    assert counts(found).p95_seconds is None
+    assert counts(found | {"p95_milliseconds": 1500.0}).p95_seconds == 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "said"),
+    [
+        ({}, None, None),
+        ({"version": "4"}, 3, "shop version 4: the registry has no models:/shop/3 under this name"),
+        ({"name": "shoe"}, 3, "shoe version 3: the registry has no models:/shop/3 under this name"),
+        ({"uri": "azureml:other:3"}, 3, "the registry has no azureml:other:3 under this name"),
+        ({"model_sha256": "e" * 64}, 4, "models:/shop/3: another model"),
+    ],
+)
+def test_a_manifest_that_the_registry_contradicts(load_main, monkeypatch, change, exit_code, said):
+    """Else a manifest written by hand would have any registered version served."""
+    main = load_main("deploy_endpoint")
+    there = Registered("shop", "3", "models:/shop/3", {"model_sha256": "a" * 64})
+    find = {("shop", "3"): there}
+    monkeypatch.setattr(model_registry, "find", lambda name, *, version, registry_name: find.get((name, version)))
+    manifest = {"name": "shop", "version": "3", "uri": "models:/shop/3", "model_sha256": "a" * 64} | change
+    if exit_code is None:
+        return main.check_registered(manifest)
+    with pytest.raises(UserError, match=re.escape(said)) as failed:
+        main.check_registered(manifest)
+    assert failed.value.exit_code == exit_code
+
+
+def test_the_base_has_the_tokenizer_of_its_adapters(load_main, tmp_path):
+    load_main("deploy_endpoint")
+    spec_of = importlib.import_module("deployment_spec").DeploymentSpec
+    lora, single = (spec_of(name, tmp_path, "u", "a", 1, False) for name in ("vllm-multi-lora-gpu", "vllm-gpu"))
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "tokenizer.json").write_text("{}")
+    single.check_model()  # a folder below, as registries make it
+    with pytest.raises(UserError, match="base: no tokenizer") as failed:
+        lora.check_model()
+    assert failed.value.exit_code == 9
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    lora.check_model()
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +220,7 @@ def local(load_main, host, monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     champions = []
     monkeypatch.setattr(main, "make_champion", lambda manifest: champions.append(manifest["version"]))
+    monkeypatch.setattr(main, "check_registered", lambda manifest: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield types.SimpleNamespace(main=main, breaks=breaks, champions=champions, **vars(modules))
     for number, handler in handlers.items():
@@ -228,6 +309,24 @@ def test_a_life_of_an_endpoint(local, host, flags, tmp_path):
     host.call("DELETE", "/onlineEndpoints/shop")
 
 
+def test_a_model_that_changes_while_it_is_deployed(local, host, flags):
+    flags["endpoint_name"] = "changing"
+    health = local.local_endpoint.LocalEndpoint.health
+
+    def change_then_health(self, name):
+        other_model(flags)
+        return health(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local.local_endpoint.LocalEndpoint, "health", change_then_health)
+        patch.setattr(local.main.tracking, "log_artifact", lambda path: 1 / 0)  # which does not hide the reason
+        with pytest.raises(UserError, match="not the model that was registered as models:/shop/3") as failed:
+            local.main.run(args_of(local, flags))
+    assert (failed.value.exit_code, local.champions) == (4, [])
+    assert host.call("GET", "/onlineEndpoints/changing")["traffic"] == {}
+    host.call("DELETE", "/onlineEndpoints/changing")
+
+
 @pytest.mark.slow
 def test_what_breaks_on_the_way_goes_back_and_clients_see_no_more_of_it(local, host, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(local.rollout, "PROBE_SECONDS", (1.0, 1.0))
@@ -256,7 +355,7 @@ def test_what_breaks_on_the_way_goes_back_and_clients_see_no_more_of_it(local, h
         with Load(uri) as load:
             thread = later(lambda percent=percent: live().get("green") == percent, break_it)
             with pytest.raises(local.rollout.RolloutError, match=f"green at {percent} %") as failed:
-                local.main.run(args_of(local, new, step_seconds=2.0, mirror_fraction=0.0))
+                local.main.run(args_of(local, new, step_seconds=1.2, mirror_fraction=0.0))
             thread.join()
             assert (failed.value.exit_code, live()) == (6, {"blue": 100})
             # What was under way at that moment may still end badly; what is asked from now on may not.

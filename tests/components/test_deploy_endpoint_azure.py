@@ -122,8 +122,8 @@ def puts(rest, path):
     return [body for method, called, body, _ in rest.calls if method == "PUT" and called == path]
 
 
-def labeled(deployment, status="2xx", *values):
-    return {"deployment": deployment, "statusCodeClass": status}, list(values)
+def labeled(deployment, status="200", *values, model="200"):
+    return {"deployment": deployment, "statusCode": status, "modelStatusCode": model}, list(values)
 
 
 @pytest.mark.parametrize(("public", "access"), [(False, "disabled"), (True, "enabled")])
@@ -158,7 +158,7 @@ def test_a_first_deployment(make, rest, roll_out, public, access):
 
 
 def test_blue_to_green(make, rest, roll_out, serving_blue):
-    rest.metrics["RequestsPerMinute"] = [labeled("blue", "2xx", 900.0), labeled("green", "2xx", 100.0)]
+    rest.metrics["RequestsPerMinute"] = [labeled("blue", "200", 900.0), labeled("green", "200", 100.0)]
     roll_out(make(autoscale=False))
     shifts = [(body["properties"]["traffic"], body["properties"]["mirrorTraffic"]) for body in puts(rest, ENDPOINT)]
     assert shifts == [
@@ -174,11 +174,13 @@ def test_blue_to_green(make, rest, roll_out, serving_blue):
     assert not any("autoscalesettings" in path for _, path, _, _ in rest.calls)
 
 
-def test_errors_in_azure_monitor_bring_the_traffic_back(make, rest, roll_out, serving_blue):
+@pytest.mark.parametrize(("status", "model"), [("500", ""), ("408", ""), ("424", "500"), ("424", "")])
+def test_errors_in_azure_monitor_bring_the_traffic_back(make, rest, roll_out, serving_blue, status, model):
+    """Azure answers 424 whatever error the model answered with, and 408 where it took too long."""
     rest.metrics["RequestsPerMinute"] = [
-        labeled("blue", "2xx", 900.0),
-        labeled("green", "2xx", 50.0, 40.0),
-        labeled("green", "5xx", 4.0, 6.0),
+        labeled("blue", "200", 900.0),
+        labeled("green", "200", 50.0, 40.0),
+        labeled("green", status, 4.0, 6.0, model=model),
     ]
     rest.metrics["RequestLatency_P95"] = [({"Deployment": "green"}, [100.0, 300.0])]
     with pytest.raises(Exception, match=r"green at mirror: 10 of 100 requests failed, surely") as failed:
@@ -189,8 +191,18 @@ def test_errors_in_azure_monitor_bring_the_traffic_back(make, rest, roll_out, se
     assert rest.resources[ENDPOINT]["properties"]["mirrorTraffic"] == {}
     assert roll_out.record.logs == ["first", "last line of the container"]
     (query,) = {query for _, path, _, query in rest.calls if "RequestsPerMinute" in query and path.endswith("metrics")}
-    assert "$filter=deployment eq '*' and statusCodeClass eq '*'" in query.replace("+", " ")
+    assert "$filter=deployment eq '*' and statusCode eq '*' and modelStatusCode eq '*'" in query.replace("+", " ")
     assert "aggregation=Average" in query and "interval=PT1M" in query
+
+
+def test_what_the_client_did_wrong_is_no_error_of_the_deployment(make, rest, roll_out, serving_blue):
+    rest.metrics["RequestsPerMinute"] = [
+        labeled("green", "200", 50.0),
+        labeled("green", "429", 20.0, model=""),
+        labeled("green", "424", 30.0, model="400"),
+    ]
+    roll_out(make())
+    assert rest.resources[ENDPOINT]["properties"]["traffic"] == {"green": 100}
 
 
 QUOTA = {
@@ -271,7 +283,7 @@ def test_what_fails_minutes_later(make, rest, roll_out, serving_blue, error, exi
 
 
 def test_a_refusal_on_the_way_brings_the_traffic_back(make, rest, roll_out, serving_blue):
-    rest.metrics["RequestsPerMinute"] = [labeled("green", "2xx", 100.0)]
+    rest.metrics["RequestsPerMinute"] = [labeled("green", "200", 100.0)]
 
     def not_all(method, path, body):
         wanted = method == "PUT" and path == ENDPOINT and body["properties"]["traffic"]
@@ -282,6 +294,43 @@ def test_a_refusal_on_the_way_brings_the_traffic_back(make, rest, roll_out, serv
         roll_out(make())
     assert failed.value.exit_code == 8
     assert rest.resources[ENDPOINT]["properties"]["traffic"] == {"blue": 100}
+
+
+def job(name, status):
+    settings = {"jobType": "Command", "command": "x", "environmentId": "e", "status": status, "properties": {}}
+    return {"id": f"{WORKSPACE}/jobs/{name}", "name": name, "type": "t", "properties": {"services": {}, **settings}}
+
+
+@pytest.mark.parametrize(("status", "is_free"), [("Running", False), ("Failed", True), (None, True)])
+def test_one_rollout_at_a_time(make, rest, roll_out, serving_blue, monkeypatch, status, is_free):
+    """The endpoint says which job has it, and the job whether it still runs."""
+    monkeypatch.setenv("AZUREML_RUN_ID", "mine")
+    rest.resources[ENDPOINT]["tags"]["rollout_job"] = "other"
+    if status:
+        rest.resources[f"{WORKSPACE}/jobs/other"] = job("other", status)
+    if is_free:
+        roll_out(make())
+        assert rest.resources[ENDPOINT]["tags"]["rollout_job"] == "mine"
+        assert rest.resources[ENDPOINT]["properties"]["traffic"] == {"green": 100}
+    else:
+        with pytest.raises(Exception, match="another rollout is under way, in job other") as failed:
+            roll_out(make())
+        assert (failed.value.exit_code, puts(rest, ENDPOINT)) == (8, [])
+
+
+def test_of_two_at_the_same_moment_one_goes_on(make, rest, roll_out, serving_blue, monkeypatch):
+    monkeypatch.setenv("AZUREML_RUN_ID", "mine")
+    answer = rest._answer
+
+    def another_one_later(method, path, body, query):
+        if method == "PUT" and path == ENDPOINT:
+            body["tags"]["rollout_job"] = "other"
+        return answer(method, path, body, query)
+
+    monkeypatch.setattr(rest, "_answer", another_one_later)
+    with pytest.raises(Exception, match="another rollout is under way, in job other"):
+        roll_out(make())
+    assert not any("/deployments/" in path for method, path, _, _ in rest.calls if method == "PUT")
 
 
 def test_where_and_as_whom_a_deployment_is_asked(make, rest, serving_blue):

@@ -61,6 +61,9 @@ class FakeTarget:
         self._call("open")
         return self.t.Endpoint("http://127.0.0.1:1/score", self.traffic, dict(self.deployments), self.interrupted)
 
+    def close(self):
+        self.closed = True
+
     def remember(self, traffic):
         self._call("remember", traffic)
         self.interrupted = traffic
@@ -294,8 +297,64 @@ def test_without_traffic_probes_are_sent_and_judged(make):
 def test_what_serves_already_is_left_alone(make):
     rollout, target = make({"green": dict(OURS), "blue": dict(OTHERS)}, {"green": 100})
     rollout.run()
-    assert [call[0] for call in target.calls] == ["open"]
+    assert [call[0] for call in target.calls] == ["open", "health"]
     assert (rollout.record.state, rollout.record.nothing_to_do) == ("rolled_out", True)
+    assert target.closed
+
+
+def test_what_serves_already_but_is_broken_is_replaced(make):
+    rollout, target = make({"blue": dict(OURS)}, ALL_BLUE)
+    target.states["blue"] = "failed"
+    rollout.run()
+    assert target.traffic.live == {"green": 100}
+
+
+def test_a_way_back_to_a_deployment_that_is_gone_is_forgotten(make):
+    """Else the traffic goes to whatever has its name the next time."""
+    rollout, target = make({"green": dict(OTHERS)}, {"green": 100}, interrupted={"blue": 100})
+    target.states["blue"] = "failed"
+    with pytest.raises(Exception, match="blue is failed"):
+        rollout.run()
+    assert (target.interrupted, target.shifts) == (None, [])
+
+
+def test_an_old_deployment_that_cannot_be_deleted_is_no_failure(make):
+    rollout, target = make(BLUE, ALL_BLUE, keep_previous=False)
+
+    def trouble(number, call):
+        if call == ("delete", "blue"):
+            raise target.t.RefusedError("Conflict: another operation")
+
+    target.trouble = trouble
+    rollout.run()
+    assert (rollout.record.state, target.traffic.live) == ("rolled_out", {"green": 100})
+
+
+def test_the_way_back_waits_until_another_change_is_over(make):
+    """Azure refuses a second change of an endpoint for as long as the first one takes."""
+    rollout, target = make(BLUE, ALL_BLUE)
+    target.poll_seconds = 30.0
+    target.is_failing = lambda name, percent: percent == 10
+    changed = []
+
+    def trouble(number, call):
+        if call[0] == "set_traffic" and call[1].live.get("green") == 10:
+            changed.append(target.clock.now)
+            raise KeyboardInterrupt
+        if changed and call[0] == "set_traffic" and target.clock.now < changed[0] + 120:
+            raise target.t.RefusedError("Conflict: another operation")
+
+    target.trouble, target.late = trouble, True
+    with pytest.raises(KeyboardInterrupt):
+        rollout.run()
+    assert target.traffic.live == {"blue": 100}
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "{", "[5, 6]", "[[], []]", '[{"blue": "x"}, {}]', "[{}, {}]", '{"live": 1, "mirror": 2}', "[{}]"]
+)
+def test_a_tag_that_somebody_changed_is_no_way_back(modules, tag):
+    assert modules.rollout_target.Traffic.from_tags({"traffic_before_rollout": tag}) is None
 
 
 def test_other_code_for_the_same_model_is_rolled_out(make):

@@ -33,7 +33,7 @@ def test_an_endpoint_without_fault_passes():
 @pytest.mark.parametrize(
     ("fault", "names", "said"),
     [
-        ("wrong sum", ["chat_schema"], r"9 \+ 4 tokens are said to be 99"),
+        ("wrong sum", ["chat_schema"], r"46 \+ 4 tokens are said to be 99"),
         ("no role", ["streaming"], "does not name the role"),
         ("no reason", ["streaming"], "ends with None"),
         ("no end", ["streaming"], r"without data: \[DONE\]"),
@@ -42,7 +42,10 @@ def test_an_endpoint_without_fault_passes():
         ("not JSON", ["streaming", "unicode_ja", "unicode_ko"], "no chat.completion.chunk"),
         ("content type", ["streaming", "unicode_ja", "unicode_ko"], "text/plain, not text/event-stream"),
         ("counts bytes", ["unicode_ja", "unicode_ko"], "tokens in UTF-8 and"),
+        ("question marks", ["unicode_ja", "unicode_ko"], r"takes the question for '\?' in place of each character"),
+        ("reads escapes otherwise", ["unicode_ja", "unicode_ko"], r"in UTF-8 it answers '返.*', asked escaped '\?'"),
         ("broken character", ["streaming", "unicode_ja", "unicode_ko"], "�"),
+        ("every character", ["unicode_ja", "unicode_ko"], "a broken character in the answer: '�+.'"),
         ("5xx", ["malformed_body"], "not JSON: expected a status of 4xx, got 500"),
         ("busy", ["concurrency"], "0 of 6 answered, 3 at a time; the first failure: status 429"),
         ("no usage", NAMES, "usage: Field required"),
@@ -55,6 +58,21 @@ def test_a_fault_fails_its_check(fault, names, said):
     assert list(failed) == names
     assert re.search(said, failed[names[0]])
     assert not result.passed
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("silent", "the model wrote nothing, so only the way in was tested"),
+        ("stray byte", "stray bytes of the model in 23 characters, and in 23 streamed"),
+    ],
+)
+def test_what_the_model_itself_does_is_said_and_no_fault_of_the_endpoint(model, said):
+    with chat_server.running(model) as (url, _):
+        result, failed = check(url)
+    assert failed == {}
+    details = {check.name: check.detail for check in result.checks}
+    assert details["unicode_ja"].endswith(said)
 
 
 def test_nobody_there_is_a_failure_and_no_error():

@@ -132,7 +132,7 @@ def test_the_later_one_of_two_is_withdrawn(workspace, model, monkeypatch):
 
     def create_after_another(wanted):
         monkeypatch.undo()
-        create(type(wanted)(name="slm", path=wanted.path, tags={"model_sha256": "same"}))
+        create(type(wanted)(name="slm", path=wanted.path, properties={"model_sha256": "same"}))
         return create(wanted)
 
     client = types.SimpleNamespace(models=workspace)
@@ -142,6 +142,14 @@ def test_the_later_one_of_two_is_withdrawn(workspace, model, monkeypatch):
     done = model_registry.register(model("same"))
     assert (done.version, done.is_new) == ("1", False)
     assert [found.version for found in workspace.created] == ["1"]
+
+
+def test_a_tag_alone_does_not_make_it_the_same_model(workspace, model):
+    """Who may change tags could else have another model taken for the one that was promoted."""
+    first = model_registry.register(model("a"))
+    workspace.created[0].properties = {}
+    second = model_registry.register(model("a"))
+    assert (first.version, second.version, second.is_new) == ("1", "2", True)
 
 
 @pytest.mark.parametrize("num_taken", [1, 3])

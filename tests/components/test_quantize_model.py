@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -51,7 +52,6 @@ def step(run_component, small_model, tmp_path_factory):
         report=folder / "report",
         max_quality_drop=1,
         max_new_tokens=8,
-        num_speed_rounds=1,
         num_threads=1,
     )
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def run(main, small_model, tmp_path):
 
     def call(**given: object):
         (tmp_path / "items.jsonl").exists() or write_items(tmp_path / "items.jsonl", ["9:00"])
-        settings = {"max_new_tokens": 8, "num_speed_rounds": 1, "num_threads": 1}
+        settings = {"max_new_tokens": 8, "num_threads": 1}
         paths = {name: tmp_path / name for name in ("quantized_model", "report")}
         paths |= {"model": small_model, "eval_items": tmp_path / "items.jsonl"}
         return main.run(main.Args(**(paths | settings | given)))
@@ -133,6 +133,85 @@ def test_a_drop_that_is_too_large_leaves_the_report_and_no_model(main, run, smal
     assert report["metric"]["before"] == 1
     assert report["metric"]["low"] < report["metric"]["difference"] < 0
     assert list((tmp_path / "quantized_model").iterdir()) == []
+
+
+def quality(main, before: list[float], after: list[float], **given: object):
+    """What was found of two models by made-up figures."""
+    import quantized_quality
+    from paired_difference import paired_difference
+
+    chat = [{"role": "user", "content": "?"}]
+    items = [quantized_quality.Item(str(i), chat, ["a"], "ja", str(i)) for i in range(len(before))]
+    answers = [[f"answer {score}" for score in scores] for scores in (before, after)]
+    sides = [
+        quantized_quality.Side("a" * 64, 5_951_616, 6_448_549, 1.06391, answers[0], before, 18221.48, 366.4297),
+        quantized_quality.Side("b" * 64, 1_494_000, 1_992_392, 1.06784, answers[1], after, 23135.92, 3834.598),
+    ]
+    args = main.Args(model=Path("m"), eval_items=Path("e"), quantized_model=Path("q"), report=Path("r"), **given)
+    difference = paired_difference(before, after, range(len(before)))
+    slices = {"ja": (sum(before) / len(before), sum(after) / len(after), difference)}
+    return quantized_quality.Quality(args, items, *sides, difference, slices)
+
+
+def test_questions_that_could_not_show_a_loss_do_not_pass(main):
+    """One right answer of a hundred, or none, can be lost within two points: that would let anything pass."""
+    few = [1.0] + [0.0] * 99
+    assert not quality(main, few, few).passed
+    assert not quality(main, few, [0.0] * 100).passed
+    assert "of the original is 0.0100, so it could not fall by more than" in quality(main, few, few).why_not
+    assert not quality(main, [0.0] * 100, [0.0] * 100, max_quality_drop=0.0).passed
+    assert quality(main, [0.0] * 100, [0.0] * 100, max_quality_drop=1.0).passed  # whoever takes any loss
+    assert quality(main, few, few, max_quality_drop=0.009).passed
+    assert quality(main, [1.0] * 100, [1.0] * 98 + [0.0] * 2).passed
+    assert "falls by 0.0300" in quality(main, [1.0] * 100, [1.0] * 97 + [0.0] * 3).why_not
+
+
+def test_the_page_shows_digits_that_mean_something(main):
+    import quantization_report
+
+    shown = quantization_report.page(quality(main, [1.0] * 7 + [0.0], [1.0] * 7 + [0.0], metric="exact_match"))
+    rows = [re.sub(r"<[^>]+>", "|", row) for row in shown.split("<tr>")]
+    found = {cells[1]: cells[3::2] for cells in (row.split("|") for row in rows) if len(cells) > 3}
+    for name, *cells in (
+        ("weights (MiB)", "5.68", "1.42", "0.251"),
+        ("tokens a second, writing", "366", "3,830", "10.5"),
+        ("tokens a second, reading the prompt", "18,200", "23,100", "1.27"),
+        ("perplexity of the references", "1.064", "1.068", "1.004"),
+        ("exact_match (%)", "87.5", "87.5", "1"),
+        ("ja", "8", "87.5", "87.5", "0"),
+        ("language", "questions", "exact_match before (%)", "after (%)", "change (points)", "95 % interval"),
+    ):
+        assert found[name][: len(cells)] == cells
+
+
+def test_speeds_are_those_of_the_median_question_by_turns(main, monkeypatch):
+    """A clock that each token moves on: the slow one takes 2 s for a prompt, then half a second each."""
+    import quantized_quality
+
+    now, asked = [0.0], []
+
+    class Engine:
+        def __init__(self, name: str, seconds: float) -> None:
+            self.name, self.seconds = name, seconds
+
+        def stream(self, prompt: list[int], max_new_tokens: int):
+            asked.append((self.name, prompt[0]))
+            for place in range(prompt[-1]):
+                now[0] += self.seconds * (0.5 if place else 2)
+                yield place
+
+        def decoder(self):
+            return self
+
+        put, end = staticmethod(str), staticmethod(str)
+
+    monkeypatch.setattr(quantized_quality.time, "perf_counter", lambda: now[0])
+    prompts = [[0, 0, 0, 3], [], [2, 1], [3, 0, 0, 0, 0, 5]]  # the last number is how many tokens are answered
+    slow, fast = quantized_quality._answers([Engine("slow", 1), Engine("fast", 0.1)], prompts, 8)
+    assert [answer and answer.text for answer in slow] == ["012", None, "0", "01234"]
+    assert quantized_quality._speeds(slow) == (2, 2)  # 4, 2 and 6 tokens in 2 seconds; a token in half of one
+    assert quantized_quality._speeds(fast) == (pytest.approx(20), pytest.approx(20))
+    assert asked[2:] == [("fast", 0), ("slow", 0), ("fast", 2), ("slow", 2), ("slow", 3), ("fast", 3)]
 
 
 def test_a_full_disk_leaves_nothing(run, tmp_path):
@@ -177,9 +256,35 @@ def as_adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
 
 
-def lose_a_shard(folder: Path) -> None:
-    index = {"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+def as_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def with_code_in_the_tokenizer(folder: Path) -> None:
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["auto_map"] = {"AutoTokenizer": ["mine.Tokenizer", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def index(weight_map: object):
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "elsewhere.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+    return change
+
+
+def test_weights_that_are_not_loaded_do_not_count(main, small_model, tmp_path):
+    """Some models have the same weights twice, as another library reads them."""
+    import source_model
+
+    source = shutil.copytree(small_model, tmp_path / "source")
+    expected = (source / "model.safetensors").stat().st_size
+    shutil.copyfile(source / "model.safetensors", source / "consolidated.safetensors")
+    assert source_model.weight_bytes(source) == expected
+    (source / "model.safetensors").rename(source / "model-00001-of-00001.safetensors")
+    (source / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
+    assert source_model.weight_bytes(source) == expected
 
 
 @pytest.mark.parametrize(
@@ -195,7 +300,18 @@ def lose_a_shard(folder: Path) -> None:
         (configure(quantization_config={"quant_method": "gptq"}), r"quantized already \(gptq\)"),
         (configure(architectures=["FalconForCausalLM"]), "FalconForCausalLM has no ONNX build"),
         (as_adapter, "merge it into its base model"),
-        (lose_a_shard, "model-00002-of-00002.safetensors is missing"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "merge it into its base model"),
+        (configure(quantization_config="int4"), r"quantized already \(config.json\)"),
+        (configure(quantization_config={"load_in_4bit": True}), r"quantized already \(config.json\)"),
+        (configure(architectures=3), "an unnamed architecture has no ONNX build"),
+        (configure(architectures=[None]), "an unnamed architecture has no ONNX build"),
+        (configure(auto_map={"AutoModelForCausalLM": "mine.Model"}), r"config.json names Python code to run"),
+        (with_code_in_the_tokenizer, r"tokenizer_config.json names Python code to run"),
+        (as_pickle, "no weights in safetensors"),
+        (index({"a": "model-00002-of-00002.safetensors"}), "model-00002-of-00002.safetensors is missing"),
+        (index({"a": "../source/elsewhere.safetensors"}), "elsewhere.safetensors is missing"),
+        (index(["a"]), "no weight_map of file names"),
+        (index({"a": 3}), "no weight_map of file names"),
         (cut, "damaged or cut short"),
         (poison, "model.norm.weight holds NaN"),
     ],

@@ -234,7 +234,7 @@ def test_the_gptq_spec_is_valid_and_mirrored_by_its_arguments(component):
         flag = f"--{name} ${{{{{'inputs' if name in spec['inputs'] else 'outputs'}.{name}}}}}"
         assert (f"$[[{flag}]]" if port.get("optional") else flag) in spec["command"]
     common = yaml.safe_load((folder / "component.yml").read_text(encoding="utf-8"))
-    for name in ("metric", "max_quality_drop", "max_new_tokens", "num_speed_rounds", "num_threads", "eval_items"):
+    for name in ("metric", "max_quality_drop", "max_new_tokens", "num_threads", "eval_items"):
         assert ports[name] == common["inputs"][name], name
 
 

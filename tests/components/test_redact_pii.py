@@ -362,9 +362,10 @@ def as_the_engine(shards: list[Path], tmp_path: Path, **env: str) -> subprocess.
 def test_four_shards_in_two_processes_give_the_same_as_one(redact, tmp_path):
     rows = [{**row, "id": f"{row['id']}{n}"} for n in range(4) for row in RECORDS]
     shards = [write(tmp_path / "shards" / f"part-{n}.jsonl", rows[3 * n : 3 * n + 3]) for n in range(4)]
-    (tmp_path / "shards" / "lineage.json").write_text("{}")
+    others = [tmp_path / "shards" / "lineage.json", write(tmp_path / "shards" / ".half.jsonl", rows[:1])]
+    others[0].write_text("{}")
     whole, report = redact(rows, action="replace")
-    for mine in ([shards[0], shards[2], tmp_path / "shards" / "lineage.json"], [shards[1], shards[3]]):
+    for mine in ([shards[0], shards[2], *others], [shards[1], shards[3]]):
         done = as_the_engine(mine, tmp_path, REDACT_PII_KEY=KEY)
         assert done.returncode == 0, done.stderr
     parts = tmp_path / "parts"

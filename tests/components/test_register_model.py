@@ -146,7 +146,7 @@ def refused(run_here, workspace, tmp_path):
 
 
 @pytest.mark.slow
-def test_promoted_is_registered_once(register, store, inputs):
+def test_promoted_is_registered_once(register, run_here, store, inputs, monkeypatch):
     done, manifest, card = register(store.env)
     assert done.returncode == 0, done.stderr
     sha256 = lineage.sha256(inputs["model"])
@@ -199,15 +199,16 @@ def test_promoted_is_registered_once(register, store, inputs):
     ):
         assert said in text
 
-    done, manifest, _ = register(store.env)
-    assert done.returncode == 0, done.stderr
+    for name, value in store.env.items():
+        monkeypatch.setenv(name, value)
+    manifest = run_here()
     assert (manifest["registered"], manifest["version"]) == (True, "1")
-    assert "already version 1" in done.stdout
+    assert manifest["why"] == "The same model is already version 1."
     assert len(store.client.search_model_versions("name = 'store-answers'")) == 1
 
     (inputs["model"] / "model.safetensors").write_bytes(b"other weights")
     change(inputs["decision"], model_sha256=lineage.sha256(inputs["model"]))
-    done, manifest, _ = register(store.env)
+    manifest = run_here()
     assert (manifest["version"], manifest["why"]) == ("2", "The verdict is promote.")
     assert store.client.get_registered_model("store-answers").aliases == {"candidate": 2}
 
@@ -263,6 +264,31 @@ def no_reasons(inputs):
     change(inputs["decision"], reasons=[])
 
 
+def reasons_against_it(inputs):
+    change(inputs["decision"], reasons=[{"rule": "floor", "outcome": "undecided", "text": "too few questions"}])
+
+
+def compared_another_model(inputs):
+    comparison = json.loads(inputs["comparison"].read_text("utf-8"))
+    comparison["candidates"][2]["model_sha256"] = "e" * 64
+    inputs["comparison"].write_text(json.dumps(comparison))
+    change(inputs["decision"], comparison_sha256=lineage.sha256(inputs["comparison"]))
+
+
+def compared_no_such_candidate(inputs):
+    change(inputs["decision"], candidate="third")
+
+
+def endpoint_beside_the_hash(inputs):
+    change(inputs["decision"], endpoint="https://h/v1")
+
+
+def failed_audit(inputs):
+    inputs["privacy_decision"] = inputs["decision"].with_name("privacy_decision")
+    inputs["privacy_decision"].write_text('{"verdict": "fail", "reasons_to_fail": ["copied"]}')
+    change(inputs["decision"], privacy_decision_sha256=lineage.sha256(inputs["privacy_decision"]))
+
+
 def unknown_verdict(inputs):
     change(inputs["decision"], verdict="promoted")
 
@@ -316,6 +342,7 @@ def another_model_on_one_benchmark(inputs):
 
 def variant_of_a_flow_on_another_model(inputs):
     change(inputs["decision"], candidate="flow.tuned")
+    del inputs["comparison"]
     evaluated(inputs, ("run_flow", {"candidate": "flow"}, folder_of(inputs, "e" * 64)))
 
 
@@ -341,6 +368,11 @@ def unseen_audit(inputs):
         (damaged_decision, 3, "is it the output decision of gate_promotion?"),
         (no_reasons, 3, "reasons: List should have at least 1 item"),
         (unknown_verdict, 3, "verdict: Input should be 'promote', 'reject' or 'inconclusive' (found 'promoted')"),
+        (reasons_against_it, 3, "the verdict promote contradicts its own reasons (floor)"),
+        (failed_audit, 3, "the audit failed, and the verdict is promote"),
+        (compared_another_model, 4, "it compared another model_sha256 as tuned than the decision says"),
+        (compared_no_such_candidate, 4, "it compared another model_sha256 as third than the decision says"),
+        (endpoint_beside_the_hash, 4, "tuned was evaluated at https://h/v1, not from a folder"),
         (other_model, 4, "not the model that was evaluated as tuned"),
         (nothing_says_which_model, 4, "neither it nor its lineage says which model was evaluated as tuned"),
         (endpoint_in_the_decision, 4, "tuned was evaluated at https://h/v1, not from a folder"),
@@ -451,7 +483,9 @@ def test_a_quantized_model_goes_by_the_decision_on_its_source(run_here, inputs, 
     [
         ({"passed": False}, 1, "lost more quality than max_quality_drop"),
         ({"model_sha256": "e" * 64}, 4, "not the model that the quantization report is about"),
-        ({"source_model_sha256": "e" * 64}, 4, "the report and its lineage name different source models"),
+        ({"source_model_sha256": "e" * 64}, 4, "its lineage and the report name different source models"),
+        ({"metric": REPORT["metric"] | {"difference": -0.03}}, 1, "lost more quality than max_quality_drop"),
+        ({"metric": None}, 1, "is it the output report of quantize_model?"),
         ({"passed": None}, 1, "is it the output report of quantize_model?"),
     ],
 )
@@ -462,9 +496,11 @@ def test_a_quantization_that_does_not_hold(refused, quantized, change_report, ex
     assert error.exit_code == exit_code
 
 
-def test_a_quantized_model_of_another_source(refused, quantized):
+def test_a_quantized_model_of_another_source(refused, quantized, inputs):
     change(quantized.report, source_model_sha256="e" * 64)
     quantized.lineage.unlink()  # as where Azure ML mounts the report of a job that was tampered with
+    assert "its lineage and the report name different source models" in str(refused())
+    (inputs["model"] / "lineage.json").unlink()
     assert "not the model that was evaluated as tuned" in str(refused())
 
 

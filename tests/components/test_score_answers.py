@@ -143,12 +143,19 @@ def test_failures_score_zero_and_are_counted(score):
 
 
 def test_scores_say_which_model_was_asked(score):
-    """The missing one too: a candidate is of one model or of none that is known."""
+    """The missing one too: a candidate is of one model, or none of its rows says of which."""
     asked = {"model_sha256": "a" * 64}
     _, scores = score([answer("there", **asked)], [item("there"), item("missing")])
     assert [row["model_sha256"] for row in scores.values()] == ["a" * 64] * 2
-    _, scores = score([answer("there", **asked), answer("old")], [item("there"), item("old")])
+    _, scores = score([answer("there"), answer("old")], [item("there"), item("old")])
     assert not any("model_sha256" in row for row in scores.values())
+
+
+def test_answers_of_unknown_origin_among_those_of_a_model_are_refused(score):
+    answers = [answer("there", model_sha256="a" * 64), answer("added")]
+    done, scores = score(answers, [item("there"), item("added")])
+    assert (done.returncode, scores) == (1, None)
+    assert "answers of several models under one name (rows that name none and model_sha256 aaa" in done.stderr
 
 
 def test_answers_of_two_models_are_no_candidate(score):

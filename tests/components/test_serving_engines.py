@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ CHATS = [
         {"role": "user", "content": "더"},
     ],
     [{"role": "user", "content": "cafe\u0301 Å が　全角 "}],
+    [{"role": "user", "content": "Where is 荷物? " * 40}],
 ]
 BUILD = """
 import sys
@@ -89,6 +91,30 @@ def test_greedy_tokens_are_those_of_generate(engine, reference, chat):
     assert list(engine.stream(prompt, 24)) == expected
 
 
+def test_a_long_prompt_is_read_in_parts(onnx_model, monkeypatch):
+    """As a whole, a thousand tokens of it take half a gigabyte with a large vocabulary."""
+    engine, sizes = engines.load(onnx_model, num_threads=1), []
+    genai = engine._genai
+
+    class Watched:
+        def __init__(self, *where):
+            self.generator = genai.Generator(*where)
+
+        def append_tokens(self, token_ids):
+            sizes.append(len(token_ids))
+            self.generator.append_tokens(token_ids)
+
+        def __getattr__(self, name):
+            return getattr(self.generator, name)
+
+    watched = types.SimpleNamespace(Generator=Watched, GeneratorParams=genai.GeneratorParams)
+    monkeypatch.setattr(engine, "_genai", watched)
+    prompt = engine.encode_chat(CHATS[-1])
+    assert len(list(engine.stream(prompt, 3))) <= 3
+    assert len(sizes) >= 3
+    assert (sum(sizes), max(sizes)) == (len(prompt), 128)
+
+
 def test_a_seed_draws_the_same_tokens_again(engine):
     prompt = engine.encode_chat(CHATS[0])
     drawn = [tuple(engine.stream(prompt, 12, temperature=1.5, seed=seed)) for seed in (1, 1, 2, 3, -1, 2**62)]
@@ -103,6 +129,26 @@ def test_cold_or_narrow_sampling_is_greedy(engine):
     greedy = list(engine.stream(prompt, 10))
     assert list(engine.stream(prompt, 10, temperature=1e-4, seed=5)) == greedy
     assert list(engine.stream(prompt, 10, temperature=2.0, top_p=1e-6, seed=5)) == greedy
+
+
+def test_tokens_go_to_where_the_model_is(small_model, monkeypatch):
+    """A device without a machine behind it stands for a GPU."""
+    import torch
+
+    loaded = engines.load(small_model, num_threads=1)
+    devices = []
+
+    class Elsewhere:
+        device = torch.device("meta")
+
+        def __call__(self, token_ids, **_):
+            devices.append(token_ids.device.type)
+            logits = torch.nn.functional.one_hot(torch.tensor([[5]]), 10).float()
+            return types.SimpleNamespace(logits=logits, past_key_values=None)
+
+    monkeypatch.setattr(loaded, "_model", Elsewhere())
+    assert list(loaded.stream([1, 2], 3)) == [5, 5, 5]
+    assert devices == ["meta"] * 3
 
 
 def test_threads_do_not_disturb_each_other(engine):

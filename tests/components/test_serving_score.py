@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Iterator
+from pathlib import Path
 
 import flask
 import httpx
@@ -297,6 +298,16 @@ def test_a_stream_that_is_never_read_gives_its_place_back(monkeypatch):
     with pytest.raises(chat_request.RequestError) as refused:
         score.admission.enter()
     assert refused.value.status == 429
+
+
+def test_the_served_name_is_the_deployment_s_or_the_folder_s(monkeypatch):
+    mounted = Path("/var/azureml-app/azureml-models/support/3")
+    assert [score.served_name(root) for root in (mounted, Path("/runs/quantized_model"))] == [
+        "support:3",
+        "quantized_model",
+    ]
+    monkeypatch.setenv("SERVED_MODEL_NAME", "slm")
+    assert score.served_name(mounted) == "slm"
 
 
 def test_model_folder_is_the_one_that_holds_a_model(tmp_path):

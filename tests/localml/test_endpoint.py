@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -128,14 +129,30 @@ def test_traffic_is_shared_out_by_percentage_and_picked_by_header(demo):
 
 
 def test_a_server_sees_what_it_needs_and_no_more(demo, monkeypatch):
-    _, _, text = demo.ask("demo", headers={"Authorization": "Bearer x", "Cookie": "a=b", "X-Request-Id": "7"})
+    headers = {"Authorization": "Bearer x", "Cookie": "a=b", "Proxy-Connection": "close", "X-Request-Id": "7"}
+    _, _, text = demo.ask("demo", headers=headers | {"Connection": "close, X-Hop", "X-Hop": "1"})
     seen = json.loads(text)
-    assert not {"authorization", "cookie", "azureml-model-deployment"} & set(seen["headers"])
+    assert not {"authorization", "cookie", "proxy-connection", "x-hop", "azureml-model-deployment"} & set(
+        seen["headers"]
+    )
+    assert "user-agent" not in seen["headers"]  # the client has sent none
     assert seen["headers"]["x-request-id"] == "7"
     assert seen["variables"]["AZUREML_MODEL_DIR"] == str(demo.root)
     assert seen["variables"]["HF_HUB_OFFLINE"] == "1"
     assert int(seen["variables"]["OMP_NUM_THREADS"]) >= 1
     assert not [name for name in seen["variables"] if name.startswith(("PYTEST", "AZURE_CLIENT", "LOCALML"))]
+
+
+def test_a_body_goes_on_as_it_came(demo):
+    status, _, text = demo.ask("demo", b"{}", {"Content-Encoding": "gzip"})  # which it is not
+    assert (status, json.loads(text)["headers"]["content-encoding"]) == (200, "gzip")
+
+
+def test_what_is_no_http_is_refused_and_not_logged(demo):
+    """That nothing is logged is seen when the host is closed."""
+    with socket.create_connection(("127.0.0.1", demo.call("GET", "/demo")["port"]), timeout=20) as connection:
+        connection.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n")
+        assert connection.recv(12)[9:] == b"400"
 
 
 def test_a_stream_arrives_as_it_is_made(demo):
@@ -237,6 +254,7 @@ IMPATIENT = {**PROBE, "failure_threshold": 3}
         ({"flags": ["--broken"]}, "exited with code 1 (2 times in a row); its last words: no such weights: model.saf"),
         ({"flags": ["--deaf"], "readiness_probe": IMPATIENT}, "did not answer /health within 0.6 s"),
         ({"server": {"kind": "command", "command": ["no-such-program-here"]}}, "cannot be started: No such file"),
+        ({"environment_variables": {"ZERO": "\0"}}, "cannot be started: embedded null byte"),
     ],
 )
 def test_a_deployment_that_never_becomes_healthy(demo, body, words):
@@ -309,6 +327,10 @@ def test_what_the_control_api_refuses(demo):
     assert "no such folder" in str(demo.refused("PUT", "/demo/deployments/bad", demo.body(model="/absent/model")))
     code = {"kind": "inference_server", "code": "/absent/code", "scoring_script": "score.py"}
     assert "no such folder" in str(demo.refused("PUT", "/demo/deployments/bad", demo.body(server=code)))
+    before = pids(demo, "demo", "green")
+    here = code | {"code": str(demo.root / "endpoints"), "scoring_script": "absent.py"}
+    assert "no absent.py in" in str(demo.refused("PUT", "/demo/deployments/green", demo.body(server=here)))
+    assert pids(demo, "demo", "green") == before != []
     assert demo.refused("PUT", "/demo/traffic", {"traffic": {"absent": 100}}).code == "NotFound"
     assert demo.refused("PUT", "/demo", {"prot": 1}).code == "BadRequest"
 
@@ -357,8 +379,11 @@ def test_a_host_that_is_killed_leaves_nothing_and_comes_back(tmp_path):
     os.kill(client.find_host(tmp_path).pid, signal.SIGKILL)
     until(lambda: not client.is_hosted(tmp_path))
     assert psutil.pid_exists(old)
-    up = script(tmp_path, "up")
+    with socket.create_server(("127.0.0.1", port)):
+        up = script(tmp_path, "up")
     assert f"http://127.0.0.1:{port}/v1/chat/completions  blue 100 %" in up.stdout, up.stderr
+    assert f"not served: port {port} cannot be had" in up.stdout
+    assert hosted.call("PUT", "/again", {})["port"] == port
     assert not psutil.pid_exists(old)
     hosted.settled("again", "blue")
     assert hosted.ask("again")[0] == 200
@@ -367,7 +392,32 @@ def test_a_host_that_is_killed_leaves_nothing_and_comes_back(tmp_path):
     assert "endpoint.py up" in script(tmp_path, "list").stderr
 
 
-def test_two_that_ask_at_once_get_the_same_host(tmp_path):
+def test_on_a_full_disk_traffic_goes_back_and_nothing_is_left_running(tmp_path):
+    hosted = Hosted(tmp_path).endpoint("full", blue={}, green={})
+    for name in ("endpoints.json", "processes.json"):
+        (tmp_path / "endpoints" / f"{name}.partial").mkdir()  # so that neither can be written
+    refusal = hosted.refused("PUT", "/full", {"tags": {"a": "b"}})
+    assert (refusal.status, refusal.code) == (500, "HostFailed")
+    hosted.call("PUT", "/full/traffic", {"traffic": {"green": 100}})
+    assert hosted.ask("full")[1]["azureml-model-deployment"] == "green"
+    os.kill(pids(hosted, "full", "green")[0], signal.SIGKILL)
+    new = until(lambda: pids(hosted, "full", "green"))
+    running = [*pids(hosted, "full", "blue"), *new]
+    client.stop_host(tmp_path, 20)
+    assert len(running) == 2
+    assert not [pid for pid in running if psutil.pid_exists(pid)]
+
+
+@pytest.fixture
+def few_files_allowed():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_files_allowed")
+def test_two_that_ask_at_once_get_the_same_host_which_may_open_many_files(tmp_path):
     results = []
     threads = [
         threading.Thread(target=lambda: results.append(client.ensure_host(tmp_path).read_text())) for _ in range(4)
@@ -378,6 +428,7 @@ def test_two_that_ask_at_once_get_the_same_host(tmp_path):
         thread.join()
     assert len(results) == 4
     assert len(set(results)) == 1
+    assert psutil.Process(json.loads(results[0])["pid"]).rlimit(psutil.RLIMIT_NOFILE)[0] > 300
     client.stop_host(tmp_path, 20)
 
 
@@ -385,6 +436,7 @@ SCORE = """
 import os
 def init():
     print("the model is at", os.environ["AZUREML_MODEL_DIR"], flush=True)
+    assert not os.path.exists("config.json"), "the server would take it for its settings"
 def run(data):
     return {"given": data, "number": NUMBER}
 """
@@ -400,6 +452,7 @@ def test_the_inference_server_runs_its_own_copy_of_the_code(hosted, tmp_path):
     assert json.loads(json.loads(text)["given"]) == {"a": "b"}
     lines = hosted.call("GET", "/scored/deployments/blue/logs?lines=1000")["lines"]
     assert any(f"the model is at {hosted.root}" in line for line in lines)
+    assert not [line for line in lines if "Traceback" in line or "ontrol socket" in line]
     assert hosted.refused("PUT", "/scored/deployments/blue", hosted.body(server=server)).code == "TrafficNotZero"
     hosted.call("DELETE", "/scored")
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from localml.endpoints import chat_form
+from localml.endpoints import chat_form, splitter
 from localml.endpoints.autoscale import Window, decide
 from localml.endpoints.balancer import Balancer
 from localml.endpoints.contract import ApiError, AutoscaleBody, DeploymentBody, TrafficBody, read
@@ -67,6 +67,37 @@ def test_metrics_forget():
     now[0] = 20 + HORIZON_SECONDS + 1  # the same place in the ring holds another moment now
     assert metrics.summary(HORIZON_SECONDS)["num_requests"] == 0
     assert metrics.summary(10)["p95_milliseconds"] is None
+
+
+def test_metrics_do_not_reach_further_back_than_asked():
+    now = [1000.1]
+    metrics = RequestMetrics(lambda: now[0])
+    metrics.record(0.1, 500)
+    now[0] = 1001.4
+    metrics.record(0.1, 200)
+    since_a_change_at_1000_3 = metrics.summary(1.1)
+    assert (since_a_change_at_1000_3["num_requests"], since_a_change_at_1000_3["num_failed"]) == (1, 0)
+
+
+@pytest.mark.parametrize("sent", [b"{", b"no size of a chunk\r\n"])
+def test_a_client_that_never_sends_its_whole_request_is_not_waited_for(monkeypatch, sent):
+    monkeypatch.setattr(splitter, "_BODY_SECONDS", 0.1)
+    framing = b"Content-Length: 9" if sent == b"{" else b"Transfer-Encoding: chunked"
+
+    async def ask() -> bytes:
+        served = splitter.Splitter({})
+        await served.listen(None)
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"POST /score HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(sent)
+        try:
+            return await asyncio.wait_for(reader.readline(), 10)
+        finally:
+            writer.close()
+            await served.close()
+
+    assert asyncio.run(ask()) == b"HTTP/1.1 408 Request Timeout\r\n"
 
 
 def rules(**changes) -> AutoscaleBody:

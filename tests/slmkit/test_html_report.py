@@ -12,6 +12,15 @@ def test_everything_from_data_is_escaped():
     assert "http" not in made
 
 
+def test_a_head_stands_over_its_numbers():
+    made = html_report.table(
+        ["name", "rows", "speed", "mixed"], [["a", 1, "none", 2], ["b", 2, 0.5, "text"], ["c", 3, "", ""]]
+    )
+    assert made.split("</tr>")[0] == (
+        '<table><tr><th>name</th><th class="number">rows</th><th class="number">speed</th><th>mixed</th>'
+    )
+
+
 def test_a_table_without_rows_says_so():
     assert html_report.table(["a"], []) == "<p>none</p>"
 

@@ -63,6 +63,17 @@ def test_the_hash_of_a_folder_tells_changes(folder, change):
     assert lineage.sha256(folder) != before
 
 
+def test_what_a_link_to_a_folder_leads_to_counts(folder, tmp_path_factory):
+    """A model whose weights stand behind a link would else keep its hash when they change."""
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "weights").write_text("1")
+    (folder / "link").symlink_to(outside)
+    (folder / "link" / "back_up").symlink_to(folder)
+    before = lineage.sha256(folder)
+    (outside / "weights").write_text("2")
+    assert lineage.sha256(folder) != before
+
+
 def test_names_that_are_not_utf8(folder):
     name = os.fsdecode("料金.csv".encode("cp932"))
     (folder / name).write_text("3")
@@ -163,7 +174,7 @@ def test_the_hash_of_a_model_does_not_depend_on_how_it_was_made(chain):
 
 
 def test_weights_are_read_once_until_they_change(tmp_path, monkeypatch):
-    """By the inode, size and time of the file, not by its name."""
+    """By the inode, size and time of change of the file, not by its name."""
     (tmp_path / "small").write_text("1")
     (tmp_path / "weights").write_bytes(b"w" * 2**20)
     read, digest = [], hashlib.file_digest
@@ -176,6 +187,10 @@ def test_weights_are_read_once_until_they_change(tmp_path, monkeypatch):
     (tmp_path / "new").write_bytes(b"v" * 2**20)
     (tmp_path / "new").replace(tmp_path / "weights")
     assert lineage.sha256(tmp_path / "weights") == hashlib.sha256(b"v" * 2**20).hexdigest()
+    made = (tmp_path / "weights").stat()
+    (tmp_path / "weights").write_bytes(b"u" * 2**20)
+    os.utime(tmp_path / "weights", ns=(made.st_atime_ns, made.st_mtime_ns))  # in disguise
+    assert lineage.sha256(tmp_path / "weights") == hashlib.sha256(b"u" * 2**20).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -194,7 +209,7 @@ A, B = {"model_sha256": "a"}, {"model_sha256": "b"}
 
 
 @pytest.mark.parametrize(
-    ("rows", "found"), [([], {}), ([A, A | {"id": "x"}], A), ([A, {}], {}), ([{"model_sha256": None}], {})]
+    ("rows", "found"), [([], {}), ([A, A | {"id": "x"}], A), ([{}, {"id": "x"}], {}), ([{"model_sha256": None}], {})]
 )
 def test_what_was_asked_for_all_rows(rows, found):
     assert lineage.asked_for_all(rows, "here") == found
@@ -203,4 +218,10 @@ def test_what_was_asked_for_all_rows(rows, found):
 @pytest.mark.parametrize("other", [B, {"endpoint": "a"}, A | {"endpoint": "https://h"}, {"model_sha256": {"a": 1}}])
 def test_rows_of_two_models_are_refused(other):
     with pytest.raises(UserError, match="here: answers of several models under one name"):
-        lineage.asked_for_all([A, {}, other], "here")
+        lineage.asked_for_all([A, A, other], "here")
+
+
+def test_rows_of_unknown_origin_among_those_of_a_model_are_refused():
+    """Otherwise answers of any model, added to the file, would count as those of the one in its lineage."""
+    with pytest.raises(UserError, match="rows that name none and model_sha256 a"):
+        lineage.asked_for_all([A, {}], "here")

@@ -71,6 +71,17 @@ def test_a_huge_line(tmp_path):
     assert read(tmp_path / "chats", json.dumps(row, ensure_ascii=False).encode()) == [row]
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_line_that_no_memory_may_hold_is_passed_over_as_it_is_read(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(records, "_LONGEST_LINE", 1_000)
+    longest = json.dumps({"id": "x" * 988}).encode()  # 999 bytes with its end of line
+    assert len(longest) == 998
+    content = longest + b"\n" + b"x" * 30_000 + b"\n" + b"x" * 1_000 + b"\n" + b'{"id": "after"}\n' + b"x" * 5_000
+    found, good = refused(tmp_path / "chats", pack(content))
+    assert found == [f"chats:{line}: longer than 1,000 bytes" for line in (2, 3, 5)]
+    assert good == ["x" * 988, "after"]
+
+
 def test_many_records_take_little_memory(tmp_path):
     path = tmp_path / "chats"
     with records.write_records(path) as write:
@@ -95,6 +106,7 @@ BAD_LINES = [
     ('{"id": "x"}'.encode("utf-16"), "not UTF-8: invalid start byte at byte 0 of the line"),
     (b'{"id": NaN}', "not JSON: NaN is no number of JSON"),
     (b'{"id": [-Infinity]}', "not JSON: -Infinity is no number of JSON"),
+    (b'{"id": 1e999}', "not JSON: 1e999 is no number of JSON"),
     (rb'{"id": "cut \ud83d"}', "half a character (a lone surrogate), as in a text that was cut within an emoji"),
     (b"[" * 100_000, "not JSON: maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
     (b'{"id": ' + b"1" * 5_000 + b"}", "not JSON: Exceeds the limit (4300 digits) for integer string conversion"),

@@ -1,5 +1,6 @@
 """Messages as the token ids that a model is asked with: by its chat template, or as plain text for a base model."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from slmkit import records
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
+REFUSED = "refused by the content filter"  # the error of a row
+TOO_LONG = re.compile(r"the model takes|context.?(length|window)", re.IGNORECASE)  # here, and as endpoints say it
 TURN_END = "\n\n"  # of a plain text, which is also where a base model's answer ends
 
 

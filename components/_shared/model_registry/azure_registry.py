@@ -60,7 +60,8 @@ class AzureRegistry:
         self._models.create_or_update(model)
 
     def _registered(self, found: Any, *, is_new: bool = False) -> Registered:
-        tags = dict(found.tags or {})
+        tags = {name: value for name, value in (found.tags or {}).items() if name != "model_sha256"}
+        tags |= {name: value for name, value in (found.properties or {}).items() if name == "model_sha256"}
         alias = tags.get(ALIAS_TAG)
         aliases = (alias,) if alias in (CANDIDATE, CHAMPION) else ()
         return Registered(found.name, str(found.version), self._uri(found), tags, aliases, is_new)

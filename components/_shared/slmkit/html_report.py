@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_BLANK = ("", "none")  # which may stand for a number that is not there
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem }
@@ -32,22 +33,32 @@ def page(title: str, *sections: str) -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table of texts and numbers, all escaped; numbers stand right. Without rows it says "none"."""
-    body = ["".join(_cell("td", cell) for cell in row) for row in rows]
-    if not body:
+    """A table of texts and numbers, all escaped; numbers and their heads stand right. Without rows it says "none"."""
+    rows = [tuple(row) for row in rows]
+    if not rows:
         return "<p>none</p>"
-    header = "".join(_cell("th", cell) for cell in head)
+    body = ["".join(_cell("td", cell, _is_number(cell)) for cell in row) for row in rows]
+    columns = dict(enumerate(zip(*rows, strict=False)))
+    header = "".join(_cell("th", cell, _are_numbers(columns.get(i, ()))) for i, cell in enumerate(head))
     return f"<table><tr>{header}</tr>\n" + "\n".join(f"<tr>{row}</tr>" for row in body) + "\n</table>"
 
 
-def _cell(tag: str, content: object) -> str:
+def _is_number(content: object) -> bool:
+    return isinstance(content, int | float)
+
+
+def _are_numbers(column: tuple[object, ...]) -> bool:
+    return any(map(_is_number, column)) and all(_is_number(cell) or cell in _BLANK for cell in column)
+
+
+def _cell(tag: str, content: object, right: bool) -> str:
     if isinstance(content, float) and 0 < abs(content) < 0.0005:  # which is small, and not nothing
         text = f"{content:.2g}"
     elif isinstance(content, float):
         text = f"{content:,.3f}".rstrip("0").rstrip(".")
     else:
         text = f"{content:,}" if isinstance(content, int) else str(content)
-    number = ' class="number"' if isinstance(content, int | float) else ""
+    number = ' class="number"' if right else ""
     return f"<{tag}{number}>{escape(text)}</{tag}>"
 
 

@@ -26,7 +26,7 @@ def sha256(path: Path) -> str:
         stat = path.stat()
         # Weights are asked for by what answers, what writes rows and what writes lineage, and read once for them all.
         read = _of_bytes_once if stat.st_size >= _LARGE_BYTES else _of_bytes
-        return read(path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        return read(path.resolve(), stat.st_size, stat.st_ctime_ns, stat.st_ino)  # no program can set back the ctime
     digest = hashlib.sha256()
     for file in _files(path):
         name = os.fsencode(file.relative_to(path).as_posix())  # which need not be UTF-8
@@ -42,12 +42,16 @@ def _of_bytes(path: Path, *_: int) -> str:
 _of_bytes_once = functools.lru_cache(maxsize=1024)(_of_bytes)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The readable files below a folder in the order of their paths, one folder in memory at a time."""
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The readable files below a folder in the order of their paths, one folder in memory at a time.
+
+    What a link leads to counts, as it is read and uploaded like the rest; but for one that leads back up.
+    """
+    above = (*above, folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            if not path.is_symlink():
-                yield from _files(path)
+            if path.resolve() not in above:
+                yield from _files(path, above)
         elif path.name != NAME and path.is_file() and os.access(path, os.R_OK):
             yield path
 
@@ -73,12 +77,18 @@ def asked(args: Any) -> dict[str, str]:
 
 
 def asked_for_all(rows: Iterable[dict[str, Any]], where: str) -> dict[str, str]:
-    """What was asked for all of these rows: nothing where a row does not say it; two models are a ``UserError``."""
+    """What was asked for all of these rows: nothing where none says it; two models are a ``UserError``.
+
+    So are rows that do not say it beside some that do: nothing would tell whose they are.
+    """
     found = {tuple((name, str(row[name])) for name in ASKED if row.get(name)) for row in rows}
-    if len(found - {()}) > 1:
-        some = " and ".join(" ".join(f"{name} {value:.40}" for name, value in one) for one in sorted(found - {()})[:2])
+    if len(found) > 1:
+        some = " and ".join(
+            " ".join(f"{name} {value:.40}" for name, value in one) or "rows that name none"
+            for one in sorted(found)[-2:]
+        )
         raise UserError(f"{where}: answers of several models under one name ({some}); give each a name of its own")
-    return {} if () in found or not found else dict(found.pop())
+    return dict(found.pop()) if found else {}
 
 
 def steps_that_asked(entry: dict[str, Any], candidate: str) -> Iterator[dict[str, Any]]:

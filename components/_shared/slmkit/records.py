@@ -7,10 +7,12 @@ import errno
 import gzip
 import hashlib
 import json
+import math
 import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -19,6 +21,7 @@ from slmkit.errors import UserError
 Record = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
 _SHARDS = (".jsonl", ".jsonl.gz", ".parquet")
+_LONGEST_LINE = 2**26  # bytes; a small .gz may hold one that no memory does
 _BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 _PARTIAL = ".partial"
 _HIDDEN = re.compile(r"(?:^|/)\.")  # such as what a killed writer left
@@ -62,10 +65,7 @@ def read_located(path: Path, on_error: Callable[[Refused], None] = _raise) -> It
     """Like ``read_records``, with the file name and the line (from 1) of each record."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    shards = _shards(path) if path.is_dir() else {path.name: path}
-    if not shards:
-        raise UserError(f"{path}: the folder holds no .jsonl, .jsonl.gz or .parquet file")
-    for name, shard in shards.items():
+    for name, shard in shards(path).items():
         for number, line in enumerate(_lines(shard), start=1):
             if not line.strip(_BLANK):
                 continue
@@ -77,10 +77,20 @@ def read_located(path: Path, on_error: Callable[[Refused], None] = _raise) -> It
                 yield record, name, number
 
 
-def _shards(folder: Path) -> dict[str, Path]:
-    """The shards below a folder by their names in it, in the order of these."""
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.name.endswith(_SHARDS)}
-    return {name: found[name] for name in sorted(found) if found[name].is_file() and not _HIDDEN.search(name)}
+def shards(path: Path) -> dict[str, Path]:
+    """The shards below a folder by their names in it, in the order of these; or the one file by its own name."""
+    if not path.is_dir():
+        return {path.name: path}
+    found = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.name.endswith(_SHARDS)}
+    found = {name: found[name] for name in sorted(found) if is_shard(name) and found[name].is_file()}
+    if not found:
+        raise UserError(f"{path}: the folder holds no .jsonl, .jsonl.gz or .parquet file")
+    return found
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of this name in a folder of records is one of its shards."""
+    return name.endswith(_SHARDS) and not _HIDDEN.search(name)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -92,9 +102,19 @@ def _lines(path: Path) -> Iterator[bytes]:
             if magic == b"PAR1":
                 yield from _rows_as_lines(file)
             else:
-                yield from gzip.GzipFile(fileobj=file) if magic.startswith(b"\x1f\x8b") else file
+                yield from _bounded_lines(gzip.GzipFile(fileobj=file) if magic.startswith(b"\x1f\x8b") else file)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise RecordError(f"{path}: the gzip file is damaged: {error}") from None
+
+
+def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long, the beginning."""
+    read = partial(file.readline, _LONGEST_LINE)
+    for line in iter(read, b""):
+        rest = line
+        while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = read()
+        yield line
 
 
 def _rows_as_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -111,12 +131,14 @@ def _rows_as_lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _record(line: bytes) -> Record:
     """The JSON object in a line; ``ValueError`` with the reason when there is none, or none that can be written."""
+    if len(line) >= _LONGEST_LINE:
+        raise ValueError(f"longer than {_LONGEST_LINE:,} bytes")
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start} of the line") from None
     try:
-        record = json.loads(text, parse_constant=_no_number)
+        record = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {getattr(error, 'msg', error)}") from None
     if not isinstance(record, dict):
@@ -124,6 +146,11 @@ def _record(line: bytes) -> Record:
     if _ESCAPED_SURROGATE.search(text):
         _as_line(record)
     return record
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits[:20])
 
 
 def _no_number(name: str) -> NoReturn:

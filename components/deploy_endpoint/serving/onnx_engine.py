@@ -9,6 +9,9 @@ from engines import Engine, Turns, UnusableModelError
 # What the folder says of search is how somebody sampled once; the request alone says how this endpoint does.
 SEARCH = {"num_beams": 1, "top_k": 0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
 
+# A prompt is read in parts: each makes a row of the whole vocabulary for each of its tokens, and holds up the others.
+CHUNK_TOKENS = 128
+
 
 class OnnxEngine(Engine):
     def __init__(self, folder: Path, num_threads: int | None = None) -> None:
@@ -46,9 +49,10 @@ class OnnxEngine(Engine):
             sampling |= {} if seed is None else {"random_seed": seed % 2**31}
         params = self._genai.GeneratorParams(self._model)
         params.set_search_options(max_length=len(token_ids) + max_new_tokens, **SEARCH, **sampling)
-        with self._turns:
-            generator = self._genai.Generator(self._model, params)
-            generator.append_tokens(np.array(token_ids, dtype=np.int32))
+        generator = self._genai.Generator(self._model, params)
+        for start in range(0, len(token_ids), CHUNK_TOKENS):
+            with self._turns:
+                generator.append_tokens(np.array(token_ids[start : start + CHUNK_TOKENS], dtype=np.int32))
         for _ in range(max_new_tokens):
             with self._turns:
                 generator.generate_next_token()

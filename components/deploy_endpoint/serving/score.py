@@ -66,9 +66,15 @@ def init() -> None:
 
     root = Path(os.environ["AZUREML_MODEL_DIR"])
     engine = engines.load(model_folder(root))
-    # Azure ML puts version 3 of the model support at azureml-models/support/3.
-    model_name = f"{root.parent.name}:{root.name}" if root.parent.parent.name == "azureml-models" else root.name
+    model_name = served_name(root)
     admission = Admission(MAX_RUNNING, MAX_WAITING)
+
+
+def served_name(root: Path) -> str:
+    """What answers call the model: SERVED_MODEL_NAME, as vLLM's container has it, or what the folder tells."""
+    # Azure ML puts version 3 of the model support at azureml-models/support/3.
+    told = f"{root.parent.name}:{root.name}" if root.parent.parent.name == "azureml-models" else root.name
+    return os.environ.get("SERVED_MODEL_NAME") or told
 
 
 def model_folder(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A model of Transformers in float32 on the CPU, for what has no ONNX build."""
+"""A model of Transformers in float32, for what has no ONNX build."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,17 +46,17 @@ class TransformersEngine(Engine):
 
         random = torch.Generator()
         random.seed() if seed is None else random.manual_seed(seed)
-        new, cache = torch.tensor([list(token_ids)]), None
+        new, cache = torch.tensor([list(token_ids)], device=self._model.device), None
         for _ in range(max_new_tokens):
             # Around each step and not around them all: the mode belongs to the thread, which has other work between.
             with self._turns, torch.inference_mode():
                 out = self._model(new, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 cache = out.past_key_values
-                token_id = _next_token(out.logits[0, -1], temperature, top_p, random)
+                token_id = _next_token(out.logits[0, -1].cpu(), temperature, top_p, random)
             if token_id in self._ends:
                 return
             yield token_id
-            new = torch.tensor([[token_id]])
+            new = torch.tensor([[token_id]], device=self._model.device)
 
 
 def _next_token(logits: "torch.Tensor", temperature: float, top_p: float, random: "torch.Generator") -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from localml.endpoints.balancer import Balancer
-from localml.endpoints.contract import ApiError, DeploymentBody
+from localml.endpoints.contract import ApiError, DeploymentBody, InferenceServer
 from localml.endpoints.instance import Instance
 from localml.endpoints.process_book import ProcessBook
 from localml.endpoints.request_metrics import RequestMetrics
@@ -155,14 +155,16 @@ def is_short(answer: aiohttp.ClientResponse) -> bool:
     return answer.content_length is not None and answer.content_length <= _MAX_WHOLE_ANSWER
 
 
-def copy_code(source: Path, target: Path) -> None:
+def copy_code(server: InferenceServer, target: Path) -> None:
     """The deployment's own copy of its code, as Azure ML uploads it."""
+    source = server.code
     if not source.is_dir():
         raise ApiError(400, "BadRequest", f"server.code: no such folder: {source}")
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     if size > _MAX_CODE_BYTES:
         raise ApiError(400, "BadRequest", f"server.code: {source} holds more than {_MAX_CODE_BYTES >> 20} MiB")
-    shutil.rmtree(target, ignore_errors=True)
+    if not (source / server.scoring_script).is_file():
+        raise ApiError(400, "BadRequest", f"server.scoring_script: no {server.scoring_script} in {source}")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
 
 

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import IO
 
 import psutil
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from localml.endpoints import contract
 from localml.endpoints.contract import ApiError
@@ -26,6 +28,7 @@ from localml.endpoints.splitter import refuse_strangers
 from localml.errors import RunError
 
 _MAX_LOG_LINES = 5000
+_MAX_OPEN_FILES = 2**16
 _LOCK_SECONDS = 15.0  # for the host before this one to end its servers
 _ENDPOINT = r"/onlineEndpoints/{endpoint:[^/]+}"
 _DEPLOYMENT = _ENDPOINT + r"/deployments/{deployment:[^/]+}"
@@ -175,6 +178,18 @@ async def serve(folder: Path) -> None:
         await registry.close()
 
 
+def _allow_many_connections() -> None:
+    """Two files for each request under way: with the usual 1024 a few hundred clients would leave none for probes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _is_about_this_host(record: logging.LogRecord) -> bool:
+    """Not about a request that is no HTTP: its sender is told, and could fill the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 def _is_ours(lock: IO) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,6 +204,8 @@ def main() -> int:
     folder = parser.parse_args().root.resolve() / "endpoints"
     folder.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("aiohttp.server").addFilter(_is_about_this_host)
+    _allow_many_connections()
     with (folder / "host.lock").open("a") as lock:
         deadline = time.monotonic() + _LOCK_SECONDS
         while not _is_ours(lock):

@@ -99,8 +99,8 @@ class Instance:
         self.port = _free_port()
         try:
             process = self._start()
-        except OSError as error:
-            return f"cannot be started: {error.strerror or error}", False
+        except (OSError, ValueError) as error:  # a ValueError for a zero byte in the command or its environment
+            return f"cannot be started: {getattr(error, 'strerror', None) or error}", False
         self.pid = process.pid
         self._book.add(process.pid)
         ended, watched = asyncio.create_task(_ended(process)), asyncio.create_task(self._watch())

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -19,6 +20,9 @@ def write_whole(path: Path, content: Any) -> None:
     partial.touch(mode=0o600)  # before there is anything to read in it
     partial.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
     partial.replace(path)
+
+
+_logger = logging.getLogger(__name__)
 
 
 class ProcessBook:
@@ -60,4 +64,7 @@ class ProcessBook:
         return len(left)
 
     def _write(self) -> None:
-        write_whole(self._path, self._started)
+        try:
+            write_whole(self._path, self._started)
+        except OSError as error:  # servers are started and ended on a full disk, too
+            _logger.warning("%s cannot be written: %s", self._path, error)

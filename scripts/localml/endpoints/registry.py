@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from localml.endpoints.splitter import SCORING_PATHS, Splitter
 
 # Idle connections are closed before the servers close them, or a request could meet one that is just being closed.
 _KEEP_ALIVE_SECONDS = 1.0
+_logger = logging.getLogger(__name__)
 
 
 class Endpoint:
@@ -62,7 +64,12 @@ class Registry:
         self._lock = asyncio.Lock()
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         limits = aiohttp.ClientTimeout(total=None)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=limits, auto_decompress=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=limits,
+            auto_decompress=False,
+            skip_auto_headers=["Accept", "Accept-Encoding", "Content-Type", "User-Agent"],  # the client's, or none
+        )
 
     def endpoint(self, name: str) -> Endpoint:
         """404 where there is none."""
@@ -114,16 +121,15 @@ class Registry:
                 return known
             if known:
                 _refuse_with_traffic(endpoint, deployment, "other content for it")
+            partial = folder.with_name(f".{deployment}")  # which no deployment can be called
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            if body.server.kind == "inference_server":
+                await asyncio.to_thread(copy_code, body.server, partial / "code")
+            if known:  # once nothing is wrong with what replaces it
                 await known.stop()
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            if body.server.kind == "inference_server":
-                await asyncio.to_thread(copy_code, body.server.code, folder / "code")
-                script = body.server.scoring_script
-                if not (folder / "code" / script).is_file():
-                    raise ApiError(
-                        400, "BadRequest", f"server.scoring_script: no {body.server.scoring_script} in the code"
-                    )
+            partial.rename(folder)
             made = self._make_deployment(deployment, body, folder)
             endpoint.deployments[deployment] = made
             await made.scale(body.instance_count)
@@ -149,7 +155,10 @@ class Registry:
             self.deployment(name, deployment)
         endpoint.traffic, endpoint.mirror_traffic = dict(body.traffic), dict(body.mirror_traffic)
         endpoint.splitter.route(body.traffic, body.mirror_traffic)
-        self._save()
+        try:
+            self._save()
+        except OSError as error:  # nor does it fail on a full disk
+            _logger.warning("%s cannot be written: %s", self._state, error)
         return endpoint
 
     async def put_autoscale(self, name: str, deployment: str, body: AutoscaleBody) -> Autoscale:

@@ -43,15 +43,18 @@ class RequestMetrics:
             self._latencies[place][number] = min(_MOST, self._latencies[place][number] + 1)
 
     def summary(self, seconds: float) -> dict[str, float | int | None]:
-        """The last ``seconds``: counts, rate, and percentiles of the requests that succeeded (None without any)."""
+        """The last ``seconds``: counts, rate, and percentiles of the requests that succeeded (None without any).
+
+        Whole steps alone, so that it never reaches further back: what came before a change is no evidence of it.
+        """
         now = self._clock()
         seconds = min(seconds, HORIZON_SECONDS)
         last = int(now / _STEP_SECONDS)
-        steps = range(last - math.ceil(seconds / _STEP_SECONDS) + 1, last + 1)
+        steps = range(last - max(1, int(seconds / _STEP_SECONDS)) + 1, last + 1)
         places = [step % _NUM_STEPS for step in steps if self._steps[step % _NUM_STEPS] == step]
         latencies = [sum(counts) for counts in zip(*(self._latencies[place] for place in places), strict=True)]
         num_requests = sum(self._requests[place] for place in places)
-        covered = max(_STEP_SECONDS, min(seconds, now - self._started))
+        covered = max(_STEP_SECONDS, min(len(steps) * _STEP_SECONDS, now - self._started))
         return {
             "num_requests": num_requests,
             "num_failed": sum(self._failed[place] for place in places),

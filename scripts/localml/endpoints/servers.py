@@ -40,7 +40,9 @@ def server_of(body: DeploymentBody, code: Path) -> Server:
     if server.kind == "inference_server":
         script = ["--entry_script", str(code / server.scoring_script), "--model_dir", model, "--port", "{port}"]
         command = [sys.executable, "-m", "localml.inference_server", *script]
-        return Server(command, "/score", "/", {"PYTHONPATH": str(_SCRIPTS)})
+        # All would put their control socket at the same place in the home folder.
+        variables = {"PYTHONPATH": str(_SCRIPTS), "GUNICORN_CMD_ARGS": "--no-control-socket"}
+        return Server(command, "/score", "/", variables)
     command = [part.replace("{model}", model) for part in server.command]
     return Server(command, server.scoring_path, server.liveness_path)
 

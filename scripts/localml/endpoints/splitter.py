@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 
 from localml.endpoints import chat_form
 from localml.endpoints.contract import ApiError
@@ -20,10 +21,12 @@ MAX_BODY_BYTES = 16 * 2**20
 SCORING_PATHS = ("/v1/chat/completions", "/score")
 _MAX_MIRRORED_IN_FLIGHT = 16
 _CLIENT_WENT_AWAY = 499
+_BODY_SECONDS = 60.0  # in which a client must have sent its request
+_IDLE_SECONDS = 75.0  # that a connection may wait for its next request
 # What belongs to one connection, what aiohttp writes itself, and the credentials of a client.
 _NOT_PASSED_ON = {
-    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
-    *("upgrade", "host", "content-length", "expect", "authorization", "cookie", DEPLOYMENT_HEADER),
+    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
+    *("transfer-encoding", "upgrade", "host", "content-length", "expect", "authorization", "cookie", DEPLOYMENT_HEADER),
 }
 
 
@@ -47,7 +50,14 @@ class Splitter:
         app.router.add_get("/", self._health)
         for path in SCORING_PATHS:
             app.router.add_post(path, self._score)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+            keepalive_timeout=_IDLE_SECONDS,
+            auto_decompress=False,  # a body goes on as it came; unpacked, a small one can be huge
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", port or 0).start()
@@ -76,8 +86,8 @@ class Splitter:
         )
 
     async def _score(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in _NOT_PASSED_ON}
+        body = await _body_of(request)
+        headers = dict(_passed_on(request.headers))
         asked = request.headers.get(DEPLOYMENT_HEADER)
         name = asked or self._shares.next()
         deployment = self._deployments.get(name) if name else None
@@ -103,6 +113,20 @@ class Splitter:
             task.add_done_callback(self._mirrors.discard)
 
 
+async def _body_of(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, "RequestTimeout", f"the request was not sent within {_BODY_SECONDS:g} s") from None
+
+
+def _passed_on(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
+    """All headers but those above, and those that the sender says are for its own connection."""
+    own = {name.strip().lower() for value in headers.getall(hdrs.CONNECTION, ()) for name in value.split(",")}
+    return [(name, value) for name, value in headers.items() if name.lower() not in _NOT_PASSED_ON | own]
+
+
 async def _relay(
     request: web.Request, deployment: Deployment, body: bytes, headers: dict[str, str]
 ) -> tuple[web.StreamResponse, int]:
@@ -111,8 +135,7 @@ async def _relay(
     name = {DEPLOYMENT_HEADER: deployment.name}
     try:
         async with _answer(deployment, body, headers) as answer:
-            passed = [(k, v) for k, v in answer.headers.items() if k.lower() not in _NOT_PASSED_ON]
-            passed += name.items()
+            passed = [*_passed_on(answer.headers), *name.items()]
             if is_short(answer):
                 return web.Response(status=answer.status, headers=passed, body=await answer.read()), answer.status
             response = web.StreamResponse(status=answer.status, headers=passed)
@@ -188,6 +211,9 @@ async def refuse_strangers(request: web.Request, handler) -> web.StreamResponse:
         code = "".join(word.capitalize() for word in error.reason.split())
         refusal = ApiError(error.status, code, f"{error.reason}: {request.path}")
         return web.json_response(refusal.body(), status=error.status)
+    except OSError as error:  # such as a full disk
+        refusal = ApiError(500, "HostFailed", f"the host of the endpoints failed: {error}")
+        return web.json_response(refusal.body(), status=refusal.status)
 
 
 def _is_loopback(url: str) -> bool:
