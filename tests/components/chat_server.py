@@ -22,7 +22,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             is_right = isinstance(content, str) and body["messages"][0]["role"] == "user" and body["max_tokens"] > 0
         except (ValueError, TypeError, KeyError, IndexError):
             is_right = False
-        if not is_right:
+        if not is_right and self.fault.startswith("Azure "):
+            self.answer(424, {"error": "model error"}, {"ms-azureml-model-error-statuscode": self.fault[-3:]})
+        elif not is_right:
             self.answer(500 if self.fault == "5xx" else 422, {"detail": "not the chat form"})
         elif self.fault == "401":
             self.answer(401, {"error": {"message": "no valid token"}})
@@ -72,11 +74,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
 
-    def answer(self, status: int, content: dict) -> None:
+    def answer(self, status: int, content: dict, headers: dict[str, str] | None = None) -> None:
         raw = json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
+        lengths = {"Content-Type": "application/json", "Content-Length": str(len(raw))}
+        for name, value in {**lengths, **(headers or {})}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(raw)
 

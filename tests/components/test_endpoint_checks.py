@@ -47,6 +47,7 @@ def test_an_endpoint_without_fault_passes():
         ("broken character", ["streaming", "unicode_ja", "unicode_ko"], "�"),
         ("every character", ["unicode_ja", "unicode_ko"], "a broken character in the answer: '�+.'"),
         ("5xx", ["malformed_body"], "not JSON: expected a status of 4xx, got 500"),
+        ("Azure 500", ["malformed_body"], "not JSON: expected a status of 4xx, got 500"),
         ("busy", ["concurrency"], "0 of 6 answered, 3 at a time; the first failure: status 429"),
         ("no usage", NAMES, "usage: Field required"),
         ("401", NAMES, "status 401: .*no valid token"),
@@ -65,6 +66,7 @@ def test_a_fault_fails_its_check(fault, names, said):
     [
         ("silent", "the model wrote nothing, so only the way in was tested"),
         ("stray byte", "stray bytes of the model in 23 characters, and in 23 streamed"),
+        ("Azure 400", "no broken character in 11 characters, and in 11 streamed"),
     ],
 )
 def test_what_the_model_itself_does_is_said_and_no_fault_of_the_endpoint(model, said):
