@@ -23,6 +23,7 @@ sys.path[:0] = [str(folder) for folder in (ROOT, ROOT / "scripts", ROOT / "compo
 
 import psutil  # noqa: E402
 import rollout_probes  # noqa: E402
+import rollout_report  # noqa: E402
 from deployment_spec import DeploymentSpec  # noqa: E402
 from local_endpoint import LocalEndpoint  # noqa: E402
 from rollout import Plan, Rollout, RolloutError  # noqa: E402
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--deployment_spec", default="transformers-cpu", help="or onnx-cpu for a quantized one")
     parser.add_argument("--num_clients", type=int, default=4)
     parser.add_argument("--step_seconds", type=float, default=6.0)
+    parser.add_argument("--reports", type=Path, help="folder for the report of each case, to look at")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     args = parser.parse_args()
 
@@ -142,6 +144,10 @@ def measure(args: argparse.Namespace, root: Path, host: client.Host) -> None:
             ):
                 time.sleep(0.1)
         rows.append(row(name, load, times))
+        if args.reports:
+            args.reports.mkdir(parents=True, exist_ok=True)
+            page = rollout_report.page("bench", rollout.record, plan, rollout.target)
+            (args.reports / f"{name}.html").write_text(page, encoding="utf-8")
     print(f"\n{args.num_clients} clients, {args.deployment_spec}, steps of {args.step_seconds:g} s")
     print("case              requests/s  failed until back  seconds until back  asked after  failed after")
     for cells in rows:
