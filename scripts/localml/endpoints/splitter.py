@@ -63,7 +63,7 @@ class Splitter:
             await web.TCPSite(runner, "127.0.0.1", port or 0).start()
         except OSError as error:
             await runner.cleanup()
-            raise ApiError(409, "PortInUse", f"port {port} cannot be had: {error.strerror}; take another") from None
+            raise ApiError(409, "PortInUse", f"port {port} cannot be had: {error.strerror}") from None
         await self.close()
         self._runner, self.port = runner, runner.addresses[0][1]
 
