@@ -1,6 +1,9 @@
 """4-bit ONNX models for CPUs, by the model builder of ONNX Runtime GenAI: no calibration, embeddings too."""
 
+import contextlib
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from source_model import Source
@@ -46,6 +49,20 @@ def quantize(folder: Path, target: Path, *, group_size: int, precision: str = "i
 
     # The builder passes over names that it does not know, such as the int4_block_size of earlier versions.
     options = [f"block_size={group_size}", f"accuracy_level={ACCURACY_LEVEL}", "op_types_to_quantize=MatMul/Gather"]
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, _no_repository(cache):
         place = ("", str(folder), str(target), precision, "cpu", cache)
         builder.create_model(*place, **builder.parse_extra_options(*place, options if precision == "int4" else []))
+
+
+@contextlib.contextmanager
+def _no_repository(empty: str) -> Iterator[None]:
+    """The builder stamps the commit of the repository around its package, which is yours where .venv lies in it: the
+    same model would have another hash after each commit."""
+    before = os.environ.get("GIT_DIR")
+    os.environ["GIT_DIR"] = empty
+    try:
+        yield
+    finally:
+        del os.environ["GIT_DIR"]
+        if before is not None:
+            os.environ["GIT_DIR"] = before

@@ -70,6 +70,15 @@ def test_the_folder_is_whole(step):
     assert found["inputs"]["model"]["sha256"] == lineage.sha256(folder / "model")
 
 
+def test_the_model_does_not_depend_on_the_repository_around_the_builder(step):
+    import onnx
+    import onnxruntime_genai
+
+    folder, _ = step
+    model = onnx.load(folder / "quantized" / "model.onnx", load_external_data=False)
+    assert model.producer_version == f"{onnxruntime_genai.__version__}+{onnxruntime_genai.__commit__[:7]}"
+
+
 def test_the_report_says_what_the_files_are(step):
     folder, _ = step
     report = json.loads((folder / "report" / "quantization.json").read_text())
