@@ -47,6 +47,7 @@ def release(
     released, quantization_report = model, None
     if quantization != "none":
         limits = {"metric": metric, "max_quality_drop": max_quality_drop, "max_new_tokens": max_new_tokens}
+        limits["decision"] = decision  # nothing is quantized that is not to be released
         if quantization == "gptq-w4a16":
             smaller = quantize_model_gptq(
                 model=model, eval_items=eval_items, calibration_chats=calibration_chats, **limits

@@ -13,7 +13,7 @@ from slmkit import cli, lineage, records, tracking
 from slmkit.errors import UserError
 
 SPEC = Path(__file__).with_name("component.yml")
-TOO_LARGE_A_DROP = 3  # the exit code; 1 and 2 are errors
+NOT_PROMOTED, TOO_LARGE_A_DROP = 3, 10  # exit codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Args:
     max_quality_drop: float = 0.02
     max_new_tokens: int = 64
     num_threads: int | None = None
+    decision: Path | None = None
 
 
 def run(args: Args, spec: Path = SPEC) -> dict[str, float]:
@@ -40,6 +41,8 @@ def run(args: Args, spec: Path = SPEC) -> dict[str, float]:
 
     items = quantized_quality.read_items(args.eval_items)
     source = source_model.check(args.model)
+    if args.decision:
+        check_promoted(args.decision, args.model)
     quantize = quantizer(args, source)
     with records.whole_folder(args.quantized_model) as folder, tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch, "quantizer.log")
@@ -59,6 +62,20 @@ def run(args: Args, spec: Path = SPEC) -> dict[str, float]:
             )
     lineage.write(args, spec)
     return metrics
+
+
+def check_promoted(path: Path, model: Path) -> None:
+    """``UserError`` unless the gate has promoted this very model: hours of work for one that stays out are hours lost."""
+    import release_evidence
+
+    decision = release_evidence.read_decision(path)
+    release_evidence.check_evaluated(path, decision, model, lineage.sha256(model))
+    if decision.verdict != "promote":
+        raise UserError(
+            f"{path}: the verdict on {' '.join(decision.candidate.split())} is {decision.verdict}; only a promoted model "
+            "is quantized for a release",
+            exit_code=NOT_PROMOTED,
+        )
 
 
 def quantizer(args: Args, source: source_model.Source) -> Callable[[Path, Path], None]:

@@ -15,13 +15,13 @@ from slmkit.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = ROOT / "components" / "deploy_endpoint" / "serving"
+REGISTRATION = ROOT / "components" / "register_model"
 QUESTIONS = {"en": "When does the center open?", "ja": "センターは何時に開きますか。", "ko": "센터는 몇 시에 엽니까?"}
 
 
 @pytest.fixture(scope="module")
 def main(load_main):
-    if str(SERVING) not in sys.path:
-        sys.path.append(str(SERVING))
+    sys.path += [str(folder) for folder in (SERVING, REGISTRATION) if str(folder) not in sys.path]
     return load_main("quantize_model")
 
 
@@ -120,6 +120,27 @@ def run(main, small_model, tmp_path):
         return main.run(main.Args(**(paths | settings | given)))
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("verdict", "of_this_model", "message", "code"),
+    [("reject", True, "verdict on tuned is reject", 3), ("promote", False, "not the model that was evaluated", 4)],
+)
+def test_only_the_model_that_was_promoted(verdict, of_this_model, message, code, run, small_model, tmp_path):
+    decided = {
+        "verdict": verdict,
+        "candidate": "tuned",
+        "baseline": "base",
+        "model_sha256": lineage.sha256(small_model) if of_this_model else "1" * 64,
+        "comparison_sha256": "0" * 64,
+        "reasons": [{"rule": "superiority", "outcome": "pass", "text": "t"}],
+    }
+    (tmp_path / "decision").write_text(json.dumps(decided), encoding="utf-8")
+    write_items(tmp_path / "items.jsonl", ["9:00"])
+    with pytest.raises(UserError, match=message) as caught:
+        run(decision=tmp_path / "decision")
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_drop_that_is_too_large_leaves_the_report_and_no_model(main, run, small_model, tmp_path):

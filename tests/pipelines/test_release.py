@@ -94,12 +94,19 @@ def test_a_promoted_model_answers_chats_at_an_endpoint(small_model, eval_items, 
 
 
 @pytest.mark.slow
-def test_a_rejected_model_is_not_deployed(small_model, eval_items, tmp_path, root):
+@pytest.mark.parametrize(("quantization", "refused_by"), [("onnx-int4", "quantization"), ("none", "deployment")])
+def test_a_rejected_model_is_not_deployed(quantization, refused_by, small_model, eval_items, tmp_path, root):
     rejected = decision(tmp_path / "decision", small_model, "reject")
     port = free_port()
-    with pytest.raises(StepError, match=r"deployment.*exit code 3") as failed:
-        run_pipeline(job(small_model, rejected, eval_items, port, "none"), folder=tmp_path, root=root, name="release")
+    with pytest.raises(StepError, match=rf"{refused_by}.*exit code 3") as failed:
+        run_pipeline(
+            job(small_model, rejected, eval_items, port, quantization), folder=tmp_path, root=root, name="release"
+        )
     assert "reject" in failed.value.reason
-    assert not json.loads((root / "jobs" / "release" / "registration" / "manifest").read_text())["registered"]
+    registration = root / "jobs" / "release" / "registration" / "manifest"
+    if quantization == "none":
+        assert not json.loads(registration.read_text())["registered"]
+    else:
+        assert not registration.exists()
     with socket.socket() as listener:  # nobody has taken the port
         listener.bind(("127.0.0.1", port))
