@@ -65,15 +65,15 @@ def run(args: Args, spec: Path = SPEC) -> dict[str, float]:
 
 
 def check_promoted(path: Path, model: Path) -> None:
-    """``UserError`` unless the gate has promoted this very model: hours of work for one that stays out are hours lost."""
+    """``UserError`` unless the gate has promoted this very model: hours spent on one that stays out are lost."""
     import release_evidence
 
     decision = release_evidence.read_decision(path)
     release_evidence.check_evaluated(path, decision, model, lineage.sha256(model))
     if decision.verdict != "promote":
+        candidate = " ".join(decision.candidate.split())
         raise UserError(
-            f"{path}: the verdict on {' '.join(decision.candidate.split())} is {decision.verdict}; only a promoted model "
-            "is quantized for a release",
+            f"{path}: the verdict on {candidate} is {decision.verdict}; only a promoted model is quantized for a release",
             exit_code=NOT_PROMOTED,
         )
 
