@@ -1,4 +1,4 @@
-"""What a deployed model is asked and answers, against a baseline: drift, a decision, and the start of the next cycle."""
+"""What a deployed model is asked and answers, held against a baseline: drift, a decision, the next cycle."""
 
 from pathlib import Path
 

@@ -73,7 +73,7 @@ def check_promoted(path: Path, model: Path) -> None:
     if decision.verdict != "promote":
         candidate = " ".join(decision.candidate.split())
         raise UserError(
-            f"{path}: the verdict on {candidate} is {decision.verdict}; only a promoted model is quantized for a release",
+            f"{path}: the verdict on {candidate} is {decision.verdict}; a release takes a promoted model only",
             exit_code=NOT_PROMOTED,
         )
 
