@@ -24,6 +24,7 @@ def monitor(
     canary_items: Input(type="uri_file", description="Canary questions of prepare_canaries; the same ones each time."),
     traffic: Input(type="uri_folder", optional=True, description="Collected requests; the endpoint's own when absent."),
     earlier_window: Input(type="uri_file", optional=True, description="Window of the last run; this one starts there."),
+    period: Input(type="uri_file", optional=True, description="Start and end of the window, where they are known."),
     baseline: Input(type="uri_folder", optional=True, description="Snapshot of the run to compare with."),
     history: Input(type="uri_file", optional=True, description="History that the last run gave."),
     policy: Input(type="uri_file", optional=True, description="Drift policy; the default one when absent."),
@@ -50,6 +51,8 @@ def monitor(
         endpoint=endpoint,
         traffic=traffic,
         earlier_window=earlier_window,
+        period=period,
+        exclude_items=canary_items,  # the monitor's own questions are no traffic
         window_name=window_name,
         window_hours=window_hours,
         seed=seed,
@@ -73,13 +76,14 @@ def monitor(
         window=collection.outputs.window,
         endpoint=endpoint,
         baseline=baseline,
-        history=history,
+        earlier_history=history,
         policy=policy,
         metric=metric,
         seed=seed,
     )
     retraining = trigger_retraining(
         decision=drift.outputs.decision,
+        endpoint=endpoint,
         target=target,
         pipeline=retraining_pipeline,
         pipeline_inputs=retraining_inputs,
@@ -100,4 +104,5 @@ def monitor(
         "history": drift.outputs.history,
         "snapshot": drift.outputs.snapshot,
         "window": collection.outputs.window,
+        "endpoint": retraining.outputs.current_endpoint,
     }

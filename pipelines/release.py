@@ -26,7 +26,7 @@ def release(
     decision: Input(type="uri_file", description="The gate's decision on it."),
     registered_model_name: Input(type="string", description="Name in the model registry of what is deployed."),
     endpoint_name: Input(type="string", description="The endpoint to roll out to; made when it is not there."),
-    eval_items: Input(type="uri_file", optional=True, description="Questions that the smaller model is tried on."),
+    eval_items: Input(type="uri_file", description="Questions that the smaller model is tried on."),
     calibration_chats: Input(type="uri_file", optional=True, description="Chats to calibrate GPTQ on."),
     comparison: Input(type="uri_file", optional=True, description="What was decided on, for the model card."),
     privacy_decision: Input(type="uri_file", optional=True, description="The privacy audit, for the model card."),
@@ -42,6 +42,7 @@ def release(
     min_requests: Input(type="integer", default=20),
     max_error_fraction: Input(type="number", default=0.01),
     local_port: Input(type="integer", optional=True, description="Port on this machine, where the target is local."),
+    collect_traffic: Input(type="boolean", default=False, description="Keep requests and answers, for the monitor."),
 ):
     """`quantization` is a value of the preset: onnx-int4, bnb-nf4, bnb-int8, gptq-w4a16 or none."""
     released, quantization_report = model, None
@@ -77,6 +78,7 @@ def release(
         min_requests=min_requests,
         max_error_fraction=max_error_fraction,
         local_port=local_port,
+        collect_traffic=collect_traffic,
     )
     check = check_endpoint(endpoint=deployment.outputs.endpoint)
     outputs = {

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -30,12 +31,14 @@ class _Line:
 
 
 class Progress:
-    """Shows the states of steps; with ``stream`` also every line that they print."""
+    """Shows the states of steps; with ``stream`` also every line that they print. ``on_state`` is told as well."""
 
-    def __init__(self, steps: list[str], *, stream: bool) -> None:
+    def __init__(
+        self, steps: list[str], *, stream: bool, on_state: Callable[[str, str, float], None] | None = None
+    ) -> None:
         self._lines = {name: _Line() for name in steps}
         self._console = Console(highlight=False, soft_wrap=True)
-        self._stream = stream
+        self._stream, self._on_state = stream, on_state
         self._lock = threading.Lock()
         self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=8, transient=True)
         self._is_live = self._console.is_terminal and not stream
@@ -57,6 +60,8 @@ class Progress:
             now = time.monotonic()
             line.seconds = seconds if seconds is not None else (now - line.started if line.started else 0.0)
             line.state, line.started = state, now if state == "running" else line.started
+            if self._on_state:
+                self._on_state(step, state, line.seconds)
             if not self._is_live:
                 mark, _ = _MARKS[state]
                 elapsed = f"  {line.seconds:.1f} s" if state in _ENDED else ""

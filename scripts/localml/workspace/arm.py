@@ -1,0 +1,65 @@
+"""What all resources of Azure Resource Manager have in common: their ids, their envelope, and errors."""
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_ID = re.compile(
+    r"(?P<scope>/subscriptions/[^/]+/resource[gG]roups/[^/]+/providers/Microsoft\.MachineLearningServices"
+    r"/(?P<hub>workspaces|registries)/(?P<workspace>[^/]+))(?:/(?P<tail>.*))?"
+)
+
+
+class ArmError(Exception):
+    """A refusal, in the shape in which Azure refuses."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "message": self.message, "details": [], "additionalInfo": []}}
+
+
+def not_found(what: str) -> ArmError:
+    return ArmError(404, "ResourceNotFound", f"{what} was not found.")
+
+
+def invalid(message: str) -> ArmError:
+    return ArmError(400, "UserError", message)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a path points: the scope of the workspace or registry, and what follows it."""
+
+    scope: str
+    workspace: str
+    in_registry: bool
+    tail: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: str) -> "Place | None":
+        found = _ID.fullmatch(path.rstrip("/"))
+        if not found:
+            return None
+        tail = tuple((found["tail"] or "").split("/")) if found["tail"] else ()
+        return cls(found["scope"], found["workspace"], found["hub"] == "registries", tail)
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def envelope(resource_id: str, collection: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A resource as Azure Resource Manager shows it."""
+    who = {"createdBy": "this machine", "createdByType": "User", "createdAt": now(), "lastModifiedAt": now()}
+    return {
+        "id": resource_id,
+        "name": resource_id.rpartition("/")[2],
+        "type": f"Microsoft.MachineLearningServices/{collection}",
+        "properties": properties,
+        "systemData": who,
+        **more,
+    }

@@ -1,0 +1,121 @@
+"""Assets of a local workspace and of registries: codes, environments, components, data, models and their versions."""
+
+from typing import Any
+
+from localml.workspace.arm import ArmError, Place, envelope, invalid, not_found
+from localml.workspace.blobs import Blobs
+from localml.workspace.resource_store import ResourceStore
+
+KINDS = ("codes", "environments", "components", "data", "models")
+# What may change once a version is there; everything else is for a new version.
+_CHANGEABLE = ("description", "tags", "properties", "isArchived", "stage")
+
+
+class Assets:
+    def __init__(self, store: ResourceStore, blobs: Blobs) -> None:
+        self._store, self._blobs = store, blobs
+
+    def answer(self, method: str, place: Place, query: dict[str, str], body: Any) -> Any:
+        """What the service answers for ``kind[/name[/versions[/version[/action]]]]``."""
+        kind, name, _, version, action = (*place.tail, *[""] * 5)[:5]
+        if action.lower() in ("startpendingupload", "createorgetstartpendingupload"):
+            return self._pending_upload(kind, name, version)
+        if not name:
+            return {
+                "value": [self._container(place, kind, each) for each in self._store.names(self._kind(place, kind))]
+            }
+        if len(place.tail) == 2:
+            return self._container(place, kind, name)
+        if not version:
+            return {"value": self._versions(place, kind, name, query)}
+        key = (self._kind(place, kind), name, version)
+        if method == "PUT":
+            return self._put(place, kind, key, body)
+        if method == "DELETE":
+            if not self._store.delete(*key):
+                raise not_found(f"{kind} {name}:{version}")
+            return {}
+        found = self._store.get(*key)
+        if found is None:
+            raise not_found(f"{kind} {name}:{version}")
+        return found
+
+    @staticmethod
+    def _kind(place: Place, kind: str) -> str:
+        """Assets of registries are kept apart, each by its own name."""
+        return f"registries/{place.workspace}/{kind}" if place.in_registry else kind
+
+    def _put(self, place: Place, kind: str, key: tuple[str, str, str], body: Any) -> Any:
+        properties = (body or {}).get("properties")
+        if not isinstance(properties, dict):
+            raise invalid(f"The request for {kind} {key[1]} has no properties.")
+        self._check_references(kind, properties)
+        made = envelope(f"{place.scope}/{'/'.join(place.tail)}", kind, properties | {"provisioningState": "Succeeded"})
+        if self._store.add(*key, made):
+            return made
+        known = self._store.get(*key)
+        changed = sorted(
+            name
+            for name in properties.keys() | known["properties"].keys()
+            if name not in (*_CHANGEABLE, "provisioningState", "isAnonymous")
+            and properties.get(name) != known["properties"].get(name)
+        )
+        if changed:
+            raise ArmError(
+                400,
+                "ImmutableProperty",
+                f"{kind} {key[1]}:{key[2]} exists already and cannot be changed ({', '.join(changed)}); "
+                "register it with another version.",
+            )
+        known["properties"] |= {name: properties[name] for name in _CHANGEABLE if name in properties}
+        self._store.put(*key, known)
+        return known
+
+    def _check_references(self, kind: str, properties: dict[str, Any]) -> None:
+        """A component names code and an environment that are there."""
+        spec = properties.get("componentSpec") or {} if kind == "components" else {}
+        for reference in (spec.get("code"), spec.get("environment")):
+            place = Place.of(str(reference).removeprefix("azureml:"))
+            if place and len(place.tail) == 4:
+                referred, name, _, version = place.tail
+                if self._store.get(self._kind(place, referred), name, version) is None:
+                    raise invalid(f"The component names {referred} {name}:{version}, which is not in this workspace.")
+
+    def _versions(self, place: Place, kind: str, name: str, query: dict[str, str]) -> list[Any]:
+        """The newest first; of codes those with the hash that the client asks for."""
+        found = [body for _, body in self._store.versions(self._kind(place, kind), name)]
+        if wanted := query.get("hash"):
+            hashes = [(body["properties"].get("properties") or {}).get("hash_sha256") for body in found]
+            found = [body for body, sha256 in zip(found, hashes, strict=True) if sha256 == wanted]
+        found = [body for body in found if not body["properties"].get("isArchived")]
+        top = query.get("$top") or query.get("top")
+        return found[: int(top)] if top else found
+
+    def _container(self, place: Place, kind: str, name: str) -> Any:
+        versions = self._store.versions(self._kind(place, kind), name)
+        if not versions:
+            raise not_found(f"{kind} {name}")
+        numbers = [int(version) for version, _ in versions if version.isdecimal()]
+        properties = {
+            "latestVersion": versions[0][0],
+            "nextVersion": str(max(numbers, default=0) + 1),
+            "isArchived": False,
+        }
+        return envelope(f"{place.scope}/{kind}/{name}", kind, properties)
+
+    def _pending_upload(self, kind: str, name: str, version: str) -> Any:
+        """Where the client may put the files of an asset that it is about to register."""
+        import hashlib
+
+        container = hashlib.sha256(f"{kind}/{name}/{version}".encode()).hexdigest()[:32]
+        self._blobs.create_container(container)
+        uri = f"{self._blobs.url}/{container}"
+        return {
+            "pendingUploadId": container,
+            "pendingUploadType": "TemporaryBlobReference",
+            "blobReferenceForConsumption": {
+                "blobUri": uri,
+                "storageAccountArmId": "/local",
+                "credential": {"credentialType": "SAS", "sasUri": f"{uri}?{self._blobs.sas()}"},
+            },
+        }

@@ -1,0 +1,120 @@
+"""The blob store of a local workspace: Azurite, Microsoft's emulator, over TLS on loopback."""
+
+import datetime
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ContainerClient, ResourceTypes
+from azure.storage.blob import generate_account_sas as sign
+
+from localml.errors import RunError
+
+AZURITE = "azurite@3.37.0"
+ACCOUNT = "localworkspace"
+DEFAULT_CONTAINER = "azureml-blobstore"
+ARTIFACTS_CONTAINER = "azureml"
+_START_SECONDS = 60.0
+_HOURS = 24
+
+
+def azurite_command(root: Path) -> list[str]:
+    """How to start Azurite; it is installed by npm under ``root`` where the machine has none."""
+    if installed := shutil.which("azurite-blob"):
+        return [installed]
+    folder = root / "npm"
+    script = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        raise RunError("the local workspace keeps blobs in Azurite, which needs Node.js: install node and npm")
+    if not script.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), AZURITE]
+        done = subprocess.run(install, capture_output=True, text=True, cwd=folder, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise RunError(f"npm could not install {AZURITE}: {last}")
+    return [node, str(script)]
+
+
+class Blobs:
+    """One storage account; paths in it are ``container/path``."""
+
+    def __init__(self, port: int, key: str, ca_bundle: Path) -> None:
+        self.host, self._key, self._ca_bundle = f"127.0.0.1:{port}", key, ca_bundle
+        self.url = f"https://{self.host}/{ACCOUNT}"
+
+    def start(self, command: list[str], folder: Path, certificate: Path, key: Path) -> subprocess.Popen:
+        """The process of Azurite, once it answers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        port = self.host.rpartition(":")[2]
+        flags = ["--blobHost", "127.0.0.1", "--blobPort", port, "--location", str(folder), "--silent"]
+        flags += ["--cert", str(certificate), "--key", str(key), "--skipApiVersionCheck", "--disableTelemetry"]
+        log = (folder / "azurite.log").open("wb")
+        process = subprocess.Popen(
+            [*command, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{self._key}"},
+        )
+        log.close()
+        ends = time.monotonic() + _START_SECONDS
+        while process.poll() is None and time.monotonic() < ends:
+            if b"successfully listens" in (folder / "azurite.log").read_bytes():
+                for container in (DEFAULT_CONTAINER, ARTIFACTS_CONTAINER):
+                    self.create_container(container)
+                return process
+            time.sleep(0.05)
+        process.kill()
+        lines = (folder / "azurite.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise RunError(f"Azurite did not start on port {port}: {lines[-1] if lines else 'it said nothing'}")
+
+    def sas(self) -> str:
+        """A signature for everything in this account, for a day."""
+        ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=_HOURS)
+        everything = ResourceTypes(service=True, container=True, object=True)
+        return sign(ACCOUNT, self._key, everything, AccountSasPermissions.from_string("rwdlacup"), ends)
+
+    def create_container(self, name: str) -> None:
+        container = self._container(name)
+        if not container.exists():
+            container.create_container()
+
+    def write(self, container: str, path: str, content: bytes) -> None:
+        self._container(container).upload_blob(path, content, overwrite=True)
+
+    def upload(self, source: Path, container: str, path: str) -> None:
+        """A file to ``path``, or what is in a folder below it; links are followed within the outputs of a step."""
+        target = self._container(container)
+        files: Iterable[Path] = [source] if source.is_file() else (f for f in source.rglob("*") if f.is_file())
+        for file in files:
+            name = path if source.is_file() else str(PurePosixPath(path, file.relative_to(source).as_posix()))
+            with file.open("rb") as content:
+                target.upload_blob(name, content, overwrite=True)
+
+    def download(self, container: str, path: str, target: Path) -> Path:
+        """What lies at ``path``, as a file or folder of its own name below ``target``."""
+        source = self._container(container)
+        path = path.strip("/")
+        names = [blob.name for blob in source.list_blobs(name_starts_with=path)]
+        names = [name for name in names if name == path or name.startswith(f"{path}/")]
+        if not names:
+            raise RunError(f"there is nothing at {container}/{path} in the workspace's blob store")
+        top = target / (PurePosixPath(path).name or container)
+        for name in names:
+            inner = PurePosixPath(name[len(path) :].strip("/"))
+            if ".." in inner.parts:
+                raise RunError(f"{name!r} in the blob store leads out of its folder")
+            file = top / inner if inner.parts else top
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as content:
+                source.download_blob(name).readinto(content)
+        return top
+
+    def _container(self, name: str) -> ContainerClient:
+        service = BlobServiceClient(f"{self.url}?{self.sas()}", connection_verify=str(self._ca_bundle))
+        return service.get_container_client(name)

@@ -1,0 +1,158 @@
+"""The process of a local workspace: TLS on loopback, sign-in, and every call to the part that answers it.
+
+Started by ``scripts/workspace.py up`` as ``python -m localml.workspace.service ROOT``.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from localml.errors import RunError
+from localml.workspace import certificates, settings, workspace_api
+from localml.workspace.arm import ArmError, Place, not_found
+from localml.workspace.assets_api import KINDS, Assets
+from localml.workspace.blobs import Blobs, azurite_command
+from localml.workspace.history_api import History
+from localml.workspace.identity import Identity
+from localml.workspace.jobs import Jobs
+from localml.workspace.resource_store import ResourceStore
+
+_MAX_BODY = 64 * 2**20
+
+
+class Service:
+    """Answers calls; ``unanswered`` keeps those of the client that nothing here answers yet."""
+
+    def __init__(self, root: Path, known: settings.Settings, blobs: Blobs) -> None:
+        self._settings, self._root = known, root
+        self.store = ResourceStore(settings.database(root))
+        self.jobs = Jobs(self.store, root, f"{known.url}/studio", {"REQUESTS_CA_BUNDLE": str(settings.ca_bundle(root))})
+        self._identity = Identity(known.secret)
+        self._workspace = workspace_api.Workspace(self.store, blobs, known)
+        self._assets = Assets(self.store, blobs)
+        self._history = History(self.store, self.jobs, root, known.url, known.secret)
+        self._unanswered = root / "workspace" / "unanswered.jsonl"
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        try:
+            return await asyncio.to_thread(self._respond, request, body)
+        except ArmError as error:
+            return web.json_response(error.body(), status=error.status)
+        except Exception as error:  # a client is told, and the workspace lives on
+            print(f"{request.method} {request.path}: {type(error).__name__}: {error}", flush=True)
+            message = f"The local workspace failed: {type(error).__name__}: {error}"
+            return web.json_response(ArmError(500, "InternalServerError", message).body(), status=500)
+
+    def _respond(self, request: web.Request, raw: bytes) -> web.StreamResponse:
+        path, method = request.path, request.method
+        if path == "/metadata/endpoints":
+            return web.json_response(workspace_api.cloud(self._settings))
+        if path == "/identity/token":
+            header, resource = request.headers.get("X-IDENTITY-HEADER"), request.query.get("resource", "")
+            return web.json_response(self._identity.issue(header, resource))
+        if path == "/discovery":
+            return web.json_response(workspace_api.discovery(self._settings))
+        if path.startswith("/logs/"):
+            text = self._history.log(path.removeprefix("/logs/"), request.query.get("sig", ""))
+            return web.Response(body=text, content_type="text/plain")
+        self._identity.check(request.headers.get("Authorization"))
+        try:
+            body = json.loads(raw) if raw else None
+        except ValueError as error:
+            raise ArmError(400, "BadRequest", f"The body is not JSON: {error}") from None
+        answer = self._history.answer(method, path, body)
+        status = 200
+        if answer is None and (place := Place.of(path)):
+            answer, status = self._resource(method, place, dict(request.query), body)
+        if answer is None:
+            self._note_unanswered(method, path)
+            raise ArmError(501, "NotImplemented", f"The local workspace does not answer {method} {path}.")
+        headers = {"Location": f"{self._settings.url}{path}"} if status == 202 else None
+        return web.json_response(answer, status=status, headers=headers)
+
+    def _resource(self, method: str, place: Place, query: dict[str, str], body: Any) -> tuple[Any, int]:
+        """An answer and its status; None where nothing here answers."""
+        if place.in_registry:
+            return (
+                (self._assets.answer(method, place, query, body), 200)
+                if place.tail[:1] and place.tail[0] in KINDS
+                else (None, 0)
+            )
+        if place.workspace != settings.WORKSPACE:
+            raise not_found(f"Workspace {place.workspace}")
+        if not place.tail:
+            return self._workspace.workspace(place), 200
+        kind = place.tail[0]
+        answers: dict[str, Callable[[], Any]] = {
+            "computes": lambda: self._workspace.computes(method, place, body),
+            "datastores": lambda: self._workspace.datastores(place),
+            **{each: lambda: self._assets.answer(method, place, query, body) for each in KINDS},
+        }
+        if kind == "jobs":
+            return self._job(method, place, body)
+        return (answers[kind](), 200) if kind in answers else (None, 0)
+
+    def _job(self, method: str, place: Place, body: Any) -> tuple[Any, int]:
+        if len(place.tail) == 1:
+            return {"value": self.store.all("jobs")}, 200
+        name = place.tail[1]
+        if place.tail[2:] == ("cancel",):
+            self.jobs.cancel(name)
+            return {}, 200
+        if method == "PUT":
+            return self.jobs.submit(place, name, body), 201
+        return self.jobs.get(name), 200
+
+    def _note_unanswered(self, method: str, path: str) -> None:
+        with self._unanswered.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"method": method, "path": path}) + "\n")
+
+
+async def serve(root: Path) -> None:
+    """Until SIGTERM: Azurite, the jobs, and the API."""
+    known = dataclasses.replace(settings.ensure(root), pid=os.getpid())
+    certificate, key, bundle = certificates.ensure(settings.folder(root) / "tls")
+    os.environ["REQUESTS_CA_BUNDLE"] = str(bundle)
+    blobs = Blobs(known.blob_port, known.blob_key, bundle)
+    azurite = blobs.start(azurite_command(root), settings.folder(root) / "blobs", certificate, key)
+    try:
+        service = Service(root, known, blobs)
+        app = web.Application(client_max_size=_MAX_BODY)
+        app.router.add_route("*", "/{path:.*}", service.handle)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        await web.TCPSite(runner, "127.0.0.1", known.port, ssl_context=context).start()
+        service.jobs.start()
+        settings.write(root, known)
+        print(f"ready: {known.url}", flush=True)
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await stopped.wait()
+        service.jobs.stop()
+        await runner.cleanup()
+    finally:
+        settings.write(root, dataclasses.replace(known, pid=0))
+        azurite.terminate()
+        azurite.wait(timeout=10)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(serve(Path(sys.argv[1]).resolve()))
+        except (RunError, OSError) as error:
+            sys.exit(f"error: {error}")

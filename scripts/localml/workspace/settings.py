@@ -1,0 +1,92 @@
+"""What a local workspace is reached by: ports, secrets and names, in one private file below `.local/workspace`."""
+
+import dataclasses
+import json
+import os
+import secrets
+import socket
+from base64 import b64encode
+from pathlib import Path
+
+from localml.errors import RunError
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
+RESOURCE_GROUP = "local"
+WORKSPACE = "local"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    port: int
+    blob_port: int
+    tracking_port: int
+    secret: str
+    blob_key: str
+    pid: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def variables(self, root: Path) -> dict[str, str]:
+        """The environment variables with which azure-ai-ml and DefaultAzureCredential find this workspace."""
+        return {
+            "ARM_CLOUD_METADATA_URL": f"{self.url}/metadata/endpoints",
+            "AZUREML_CURRENT_CLOUD": "LocalWorkspace",
+            "IDENTITY_ENDPOINT": f"{self.url}/identity/token",
+            "IDENTITY_HEADER": self.secret,
+            "REQUESTS_CA_BUNDLE": str(ca_bundle(root)),
+            "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
+            "AZURE_RESOURCE_GROUP": RESOURCE_GROUP,
+            "AZURE_ML_WORKSPACE": WORKSPACE,
+        }
+
+
+def folder(root: Path) -> Path:
+    return root.resolve() / "workspace"
+
+
+def database(root: Path) -> Path:
+    return folder(root) / "workspace.db"
+
+
+def ca_bundle(root: Path) -> Path:
+    return folder(root) / "tls" / "ca_bundle.pem"
+
+
+def read(root: Path) -> Settings:
+    try:
+        return Settings(**json.loads((folder(root) / "settings.json").read_text(encoding="utf-8")))
+    except OSError:
+        raise RunError(f"there is no workspace below {root}; start one: python scripts/workspace.py up") from None
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{folder(root) / 'settings.json'}: {error}; `workspace.py down` and remove it") from None
+
+
+def ensure(root: Path) -> Settings:
+    """Those of an earlier start, since the clients of a workspace know its address, or new ones."""
+    try:
+        return read(root)
+    except RunError:
+        ports = _free_ports(3)
+        made = Settings(*ports, secret=secrets.token_urlsafe(32), blob_key=b64encode(secrets.token_bytes(64)).decode())
+        write(root, made)
+        return made
+
+
+def write(root: Path, known: Settings) -> None:
+    folder(root).mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = folder(root) / "settings.json.partial"
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(dataclasses.asdict(known), file, indent=2)
+    partial.replace(folder(root) / "settings.json")
+
+
+def _free_ports(number: int) -> list[int]:
+    """Ports that are free now, taken all at once so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

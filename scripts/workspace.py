@@ -1,0 +1,102 @@
+#!/usr/bin/env python
+"""An Azure ML workspace on this machine: azure-ai-ml's own client submits to it, with no account and no network."""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from localml.errors import RunError
+from localml.workspace import settings
+
+SCRIPTS = Path(__file__).resolve().parent
+START_SECONDS = 300  # the first time npm installs Azurite
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="workspace.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--root", type=Path, default=Path(".local"), help="where everything is kept (default .local)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start the workspace; what it held before is there again")
+    commands.add_parser("down", help="stop it; its jobs go on, and are found again by the next start")
+    env = commands.add_parser("env", help="print the variables with which azure-ai-ml finds it, for eval")
+    env.add_argument(
+        "--format", choices=["shell", "dotenv"], default="shell", help="lines of `export` or of NAME=value"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _arguments(argv)
+    try:
+        {"up": up, "down": down, "env": env}[args.command](args)
+    except RunError as error:
+        print(f"workspace.py: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def up(args: argparse.Namespace) -> None:
+    """Start the service and wait until it answers."""
+    folder = settings.folder(args.root)
+    if running(args.root):
+        print(f"the workspace runs already: {settings.read(args.root).url}")
+        return
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = folder / "service.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localml.workspace.service", str(args.root.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        )
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends and process.poll() is None:
+        if b"ready: " in log.read_bytes():
+            print(f"workspace {settings.WORKSPACE}: {settings.read(args.root).url}")
+            print('so that azure-ai-ml finds it: eval "$(python scripts/workspace.py env)"')
+            return
+        time.sleep(0.1)
+    process.kill()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise RunError(f"the workspace did not start: {lines[-1] if lines else 'no word'} (see {log})")
+
+
+def down(args: argparse.Namespace) -> None:
+    if not (process := running(args.root)):
+        print("no workspace is running")
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=30)
+    except psutil.TimeoutExpired:
+        process.kill()
+    print("stopped")
+
+
+def env(args: argparse.Namespace) -> None:
+    known = settings.read(args.root)
+    for name, value in known.variables(args.root).items():
+        print(f"export {name}={shlex.quote(value)}" if args.format == "shell" else f"{name}={value}")
+
+
+def running(root: Path) -> psutil.Process | None:
+    """The service, if it runs; a number that went to another process since is not it."""
+    try:
+        process = psutil.Process(settings.read(root).pid or -1)
+        return process if "localml.workspace.service" in process.cmdline() else None
+    except (RunError, psutil.Error, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
