@@ -21,7 +21,7 @@ def promote(
     eval_items: Any,
     policy: Any,
     privacy_decision: Any,
-    registered_model_name: Any,
+    registered_model_name: Any = None,
     max_new_tokens: Any,
     generation_batch_size: Any,
     seed: Any,
@@ -29,11 +29,14 @@ def promote(
     """Add the steps to the pipeline that calls this, and give its outputs; the same steps in each, by the same names.
 
     A plain function, not a pipeline of its own: so a job can still say on which cluster each of these steps runs.
+    Without ``registered_model_name``, the tuned model is an adapter on the base, for `release_adapters` to register.
     """
+    is_adapter = registered_model_name is None
     predictions, scores = {}, {}
-    for candidate, model in (("base", base_model), ("tuned", tuned_model)):
+    tuned = {"model": tuned_model, "base_model": base_model} if is_adapter else {"model": tuned_model}
+    for candidate, model in (("base", {"model": base_model}), ("tuned", tuned)):
         answers = generate_answers(
-            model=model,
+            **model,
             eval_items=eval_items,
             candidate=candidate,
             max_new_tokens=max_new_tokens,
@@ -56,6 +59,13 @@ def promote(
     comparison.name = "comparison"
     gate = gate_promotion(comparison=comparison.outputs.comparison, policy=policy, privacy_decision=privacy_decision)
     gate.name = "gate"
+    outputs = {
+        "report": comparison.outputs.report,
+        "comparison": comparison.outputs.comparison,
+        "decision": gate.outputs.decision,
+    }
+    if is_adapter:
+        return outputs
     registration = register_model(
         model=tuned_model,
         decision=gate.outputs.decision,
@@ -63,9 +73,4 @@ def promote(
         registered_model_name=registered_model_name,
     )
     registration.name = "registration"
-    return {
-        "report": comparison.outputs.report,
-        "comparison": comparison.outputs.comparison,
-        "decision": gate.outputs.decision,
-        "manifest": registration.outputs.manifest,
-    }
+    return {**outputs, "manifest": registration.outputs.manifest}

@@ -9,13 +9,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Gigabytes of language models that only one choice of one input needs; an older Transformers than all others have.
 LEFT_OUT = {"privacy", "gptq"}
 GPU_ONLY = ("bitsandbytes", "liger-kernel")  # of no use on a laptop; hundreds of megabytes, seconds at each import
-TOOLS = ("aiohttp", "hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff")
+TOOLS = ("aiohttp", "check-jsonschema", "hypothesis", "psutil", "pytest", "pytest-xdist", "rich", "ruff", "zizmor")
 SERVER = ("openai",)  # what `transformers serve` reads requests with: the endpoint to try things with
+WORKSPACE = ("azure-storage-blob", "certifi", "cryptography", "pyjwt")  # what scripts/localml/workspace is made of
 
 
 def main() -> None:
     """One requirement a line; an environment's pin wins over a tool without one."""
-    pins: set[str] = {*TOOLS, *SERVER}
+    pins: set[str] = {*TOOLS, *SERVER, *WORKSPACE}
     for conda_file in sorted((ROOT / "environments").glob("*/conda.yml")):
         if conda_file.parent.name in LEFT_OUT:
             continue

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit, urlunsplit
 import azure_autoscale
 import azure_errors
 from azure_metrics import EndpointMetrics
-from deployment_spec import SPECS, DeploymentSpec
+from deployment_spec import DATA_COLLECTOR, SPECS, DeploymentSpec
 from rollout_target import BEFORE_TAG, Address, Endpoint, Health, Measured, RefusedError, Traffic
 
 MADE_BY = {"made_by": "deploy_endpoint"}
 HOLDER_TAG = "rollout_job"  # on the endpoint: the job whose rollout has it
+DATASTORE = "azureml://datastores/workspaceblobstore/paths/modelDataCollector"  # where Azure ML puts it
 ENDED = ("Completed", "Failed", "Canceled")
 TOKEN_SCOPE = "https://ml.azure.com/.default"  # noqa: S105 (the name of a scope)
 
@@ -32,6 +33,7 @@ class AzureEndpoint:
         credential: Any,
     ) -> None:
         self._name, self._spec, self._public = name, spec, public
+        self.traffic_folder = f"{DATASTORE}/{name}"
         self._endpoints, self._deployments = client.online_endpoints, client.online_deployments
         self._jobs, self._job = client.jobs, os.environ.get("AZUREML_RUN_ID")
         self._resource_group = client.resource_group_name
@@ -121,6 +123,7 @@ class AzureEndpoint:
                 {"model": self._spec.model_uri},
                 {"instance_count": self._spec.instance_count},
                 {"tags": self._spec.tags()},
+                *([{"data_collector": DATA_COLLECTOR}] if self._spec.collects_traffic else []),
             ],
         )
         with azure_errors.refusals():

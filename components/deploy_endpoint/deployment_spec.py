@@ -1,6 +1,7 @@
 """A deployment as specs/ describes it, with what the step fills in; the same YAML for Azure and for this machine."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ HERE = Path(__file__).parent
 SPECS = HERE / "specs"
 CHAT_PATH = "/v1/chat/completions"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.txt")
+# Azure ML's names for the bodies of requests and responses, and its form of both deployments.
+DATA_COLLECTOR = {
+    "collections": {"request": {"enabled": "true"}, "response": {"enabled": "true"}},
+    "sampling_rate": 1.0,
+}
+COLLECTS_TAG = "collects_traffic"
 PASSED_ON = ("environment_variables", "request_settings", "liveness_probe", "readiness_probe")
 
 
@@ -25,6 +32,7 @@ class DeploymentSpec:
     model_sha256: str
     instance_count: int
     autoscaled: bool
+    collects_traffic: bool = False
 
     @property
     def folder(self) -> Path:
@@ -69,10 +77,14 @@ class DeploymentSpec:
     @property
     def takes_adapters(self) -> bool:
         """Whether the model is a folder base/ with LoRA adapters beside it."""
-        return "--enable-lora" in self.deployment.get("environment_variables", {}).get("SERVE_ARGS", "").split()
+        return "multi-lora" in self.name
 
     def check_model(self) -> None:
         """A folder that no server could load is refused before anything is asked of a service."""
+        has_adapters = (self.model / "base").is_dir() and (self.model / "adapters").is_dir()
+        if has_adapters != self.takes_adapters:
+            needed = "base/ and adapters/, as combine_adapters writes them" if self.takes_adapters else "one model"
+            raise UserError(f"{self.model}: deployment_spec {self.name} serves {needed}", exit_code=9)
         folders = [self.model / "base"] if self.takes_adapters else [self.model, *self.model.glob("*/")]
         if not any((folder / name).is_file() for folder in folders for name in TOKENIZER_FILES):
             raise UserError(
@@ -86,10 +98,13 @@ class DeploymentSpec:
         digest = hashlib.sha256((self.folder / "deployment.yml").read_bytes())
         if self.code:
             digest.update(lineage.sha256(self.code).encode())
+        if self.collects_traffic:
+            digest.update(json.dumps(DATA_COLLECTOR).encode())
         return {"model_sha256": self.model_sha256, "deployment_sha256": digest.hexdigest()}
 
     def tags(self) -> dict[str, str]:
-        return {**self.identity(), "model_uri": self.model_uri, "deployment_spec": self.name}
+        collects = {COLLECTS_TAG: "true"} if self.collects_traffic else {}
+        return {**self.identity(), "model_uri": self.model_uri, "deployment_spec": self.name, **collects}
 
     def local_body(self) -> dict[str, Any]:
         """The deployment in the form of the local endpoint host."""
@@ -104,5 +119,6 @@ class DeploymentSpec:
             "model": str(self.model.resolve()),
             "instance_count": self.instance_count,
             "tags": self.tags(),
+            **({"data_collector": DATA_COLLECTOR} if self.collects_traffic else {}),
             **{key: deployment[key] for key in PASSED_ON if key in deployment},
         }

@@ -30,6 +30,7 @@ class LocalEndpoint:
 
         host = read_host()
         self._name, self._spec, self._port, self._scoring_uri = name, spec, port, ""
+        self.traffic_folder = str(Path(host["data_collector"], name)) if "data_collector" in host else None
         self._mine = contextlib.ExitStack()
         self._client = httpx.Client(
             base_url=host["url"],

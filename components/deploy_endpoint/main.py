@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import rollout_probes
-from deployment_spec import DeploymentSpec
+from deployment_spec import COLLECTS_TAG, DeploymentSpec
 from rollout import Plan, Record, Rollout
 from rollout_rules import Limits
 from rollout_target import Address, Target
@@ -43,6 +43,7 @@ class Args:
     startup_timeout_seconds: float = 1200.0
     keep_previous: bool = True
     allow_public_network: bool = False
+    collect_traffic: bool = False
     max_p95_seconds: float | None = None
     local_port: int | None = None
 
@@ -57,6 +58,7 @@ def run(args: Args) -> dict[str, float]:
         manifest["model_sha256"],
         args.instance_count,
         args.autoscale,
+        args.collect_traffic,
     )
     spec.check_model()
     check_hash(args.model, manifest)
@@ -184,12 +186,17 @@ def write(args: Args, spec: DeploymentSpec, plan: Plan, target: Target, record: 
     """The endpoint and the report, whichever way it ended."""
     import rollout_report
 
+    is_out = record.state == "rolled_out"
+    serving = record.green if is_out else record.blue
+    tags = spec.tags() if is_out else record.endpoint.deployments.get(serving, {})
     endpoint = {
         "name": args.endpoint_name,
         "target": target.kind,
         "scoring_uri": record.endpoint.scoring_uri,
-        "deployment": record.green if record.state == "rolled_out" else record.blue,
+        "deployment": serving,
         "model": spec.served_model_name,
+        "model_sha256": tags.get("model_sha256"),
+        "collected_traffic": target.traffic_folder if COLLECTS_TAG in tags else None,
         "auth": target.auth,
         "state": record.state,
         "traffic": dict(record.after.live),

@@ -90,6 +90,7 @@ class Target(Protocol):
     kind: str  # as in the endpoint's JSON
     auth: str
     poll_seconds: float  # how often its figures are worth looking at
+    traffic_folder: str | None  # where the requests of all deployments that collect them are
 
     def open(self) -> Endpoint:
         """The endpoint as it is; made first where there is none. ``RefusedError`` while another rollout has it."""

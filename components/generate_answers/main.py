@@ -1,5 +1,7 @@
 """Let a model or an endpoint answer evaluation items, greedily: a row for every item, with its answer or its error."""
 
+import collections
+import dataclasses
 import os
 import statistics
 import time
@@ -26,9 +28,11 @@ class Args:
     candidate: str
     predictions: Path
     model: Path | None = None
+    base_model: Path | None = None
     endpoint: str | None = None
     endpoint_model: str | None = None
     auth: str = "azure"
+    deployed_endpoint: Path | None = None
     concurrency: int = 8
     prompt_format: str = "chat"
     batch_size: int = 16
@@ -44,6 +48,7 @@ class Args:
 
 def run(args: Args) -> dict[str, float]:
     records.check_candidate(args.candidate)
+    args, deployed = at_deployed(args)
     # Threads that spin while they wait are slower than none as soon as another step runs beside this one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -51,13 +56,15 @@ def run(args: Args) -> dict[str, float]:
 
     items = read_items(args.eval_items)
     prices = answer_sources.Prices(args.prompt_price, args.completion_price, args.machine_price_per_hour)
-    with answer_sources.connect(args, prices, truncate_prompt=args.truncate_prompt) as source:
+    with answer_sources.connect(
+        args, prices, truncate_prompt=args.truncate_prompt, base_model=args.base_model
+    ) as source:
         started = time.perf_counter()
         requests = [answer_sources.Request(id, item.get("messages"), args.max_new_tokens) for id, item in items.items()]
         hashes = {request.key: request_hash(source, request) for request in requests}
         asked = lineage.asked(args)
         rows = earlier_rows(args, hashes, asked)
-        with ResumeLog(args.predictions, [source.identity, args.candidate, vars(prices)]) as log:
+        with ResumeLog(args.predictions, [source.identity, deployed, args.candidate, vars(prices)]) as log:
             rows |= {id: row for id, row in log.done.items() if row["request_sha256"] == hashes.get(id)}
             num_known = len(rows)
             for request, answer in source.answers([request for request in requests if request.key not in rows]):
@@ -76,7 +83,28 @@ def run(args: Args) -> dict[str, float]:
     lineage.write(args, SPEC)
     log.forget()
     print(summary(args.candidate, num_known, metrics))
+    deployments = collections.Counter(row["deployment"] for row in rows.values() if "deployment" in row)
+    if len(deployments) > 1:
+        shares = ", ".join(f"{name} {count}" for name, count in deployments.most_common())
+        print(f"answered by more than one deployment: {shares}")
     return metrics
+
+
+def at_deployed(args: Args) -> tuple[Args, list[str | None]]:
+    """The arguments with the endpoint that deployed_endpoint describes, and what serves there."""
+    if args.deployed_endpoint is None:
+        return args, []
+    if args.endpoint is not None or args.model is not None:
+        raise UserError("deployed_endpoint says what is asked; leave out model and endpoint")
+    if args.earlier_predictions is not None:
+        raise UserError(
+            "deployed_endpoint is asked anew, as another model may serve there; leave out earlier_predictions"
+        )
+    from slmkit import endpoint_access
+
+    found = endpoint_access.read_deployed(args.deployed_endpoint)
+    args = dataclasses.replace(args, endpoint=found.scoring_uri, endpoint_model=found.model, auth=found.auth)
+    return args, [found.deployment, found.model_sha256]
 
 
 def summary(candidate: str, num_known: int, metrics: dict[str, float]) -> str:
@@ -145,6 +173,8 @@ def prediction(candidate: str, asked: dict[str, str], id: str, sha256: str, answ
         return {**row, "error": str(answer)}
     row |= {name: getattr(answer, name) for name in row if hasattr(answer, name)}
     row["output"] = answer.text
+    if answer.deployment:
+        row["deployment"] = answer.deployment
     if answer.latency_ms is not None:
         row["latency_ms"] = round(answer.latency_ms, 3)
     return {**row, "error": REFUSED} if answer.refused else row
@@ -175,6 +205,7 @@ def figures(rows: dict[str, dict[str, Any]], seconds: float, source: "AnswerSour
         "generate/num_too_long": sum(bool(TOO_LONG.search(error)) for error in errors),
         "generate/num_cut": sum(row["finish_reason"] == "length" for row in answered),
         "generate/num_cached": sum(row["cached"] for row in answered),
+        "generate/num_deployments": len({row["deployment"] for row in answered if "deployment" in row}),
         "perf/generate_seconds": seconds,
         **{f"perf/{name}": value for name, value in source.usage.items()},
     }

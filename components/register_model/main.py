@@ -32,6 +32,7 @@ class Args:
 
 
 def run(args: Args) -> dict[str, float]:
+    import combined_adapters
     import model_card
     import model_folder
     import release_evidence
@@ -39,7 +40,10 @@ def run(args: Args) -> dict[str, float]:
     model_registry.check_name(args.registered_model_name)
     folder = model_folder.read(args.model)
     sha256 = lineage.sha256(args.model)
-    decision = release_evidence.read_decision(args.decision)
+    if combined_adapters.are_in(args.model):
+        decision, adapters = combined_adapters.read(args.model, sha256, args.decision)
+    else:
+        decision, adapters = release_evidence.read_decision(args.decision), []
     comparison = privacy = quantization = None
     if args.comparison:
         comparison = release_evidence.read_comparison(args.comparison, decision)
@@ -48,7 +52,8 @@ def run(args: Args) -> dict[str, float]:
     if args.quantization_report:
         quantization = release_evidence.read_quantization(args.quantization_report, args.model, sha256)
     source_sha256 = quantization.source_model_sha256 if quantization else sha256
-    release_evidence.check_evaluated(args.decision, decision, args.model, source_sha256)
+    if not adapters:
+        release_evidence.check_evaluated(args.decision, decision, args.model, source_sha256)
 
     manifest: dict[str, Any] = {
         "registered": False,
@@ -60,9 +65,10 @@ def run(args: Args) -> dict[str, float]:
         "model_sha256": sha256,
         "quantized": quantization is not None,
         **({"source_model_sha256": source_sha256} if quantization else {}),
+        **({"adapters": {one.name: one.sha256 for one in adapters}} if adapters else {}),
         "why": f"The verdict is {decision.verdict}.",
     }
-    training = model_card.training_of(lineage.read(args.model))
+    training = {} if adapters else model_card.training_of(lineage.read(args.model))
     if decision.verdict == "promote":
         description = model_card.summary(decision)
         known = tags(args, decision, manifest, training)
@@ -76,6 +82,7 @@ def run(args: Args) -> dict[str, float]:
         architecture=folder.summary,
         training=training,
         decision=decision,
+        adapters=adapters,
         comparison=comparison,
         privacy=privacy,
         quantization=quantization,
@@ -118,6 +125,7 @@ def tags(args: Args, decision: "Decision", manifest: dict[str, Any], training: d
         "source_model_sha256": manifest.get("source_model_sha256"),
         "candidate": " ".join(decision.candidate.split()),
         "verdict": decision.verdict,
+        "adapters": ", ".join(manifest.get("adapters", {})),
         "decision_sha256": lineage.sha256(args.decision),
         "comparison_sha256": decision.comparison_sha256,
         "train_data_sha256": training.get("inputs", {}).get("train_data", {}).get("sha256"),

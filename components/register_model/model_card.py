@@ -24,6 +24,7 @@ def render(*, decision: Decision, comparison: dict[str, Any] | None, training: d
         "described": described,
         "counts": counts,
         "changes": changes,
+        "training_of": training_of,
     }
     return environment.get_template("MODEL_CARD.md.j2").render(
         summary=summary(decision),

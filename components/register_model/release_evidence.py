@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -36,6 +36,9 @@ class Decision(Read):
     model_sha256: Sha256 | None = None  # absent from decisions of earlier versions
     endpoint: str | None = None
     privacy_decision_sha256: Sha256 | None = None
+
+
+DecisionT = TypeVar("DecisionT", bound=Decision)
 
 
 class PrivacyDecision(Read):
@@ -81,14 +84,14 @@ class Quantization(Read):
     max_quality_drop: float
 
 
-def read_decision(path: Path) -> Decision:
+def read_decision(path: Path, form: type[DecisionT] = Decision, maker: str = "gate_promotion") -> DecisionT:
     try:
-        found = checked_files.load(path, Decision, "is it the output decision of gate_promotion?")
+        found = checked_files.load(path, form, f"is it the output decision of {maker}?")
     except UserError as error:
         raise UserError(str(error), NO_DECISION) from None
     if found.verdict == "promote" and (against := [one.rule for one in found.reasons if one.outcome != "pass"]):
         raise UserError(
-            f"{path}: the verdict promote contradicts its own reasons ({', '.join(against)}); run gate_promotion again",
+            f"{path}: the verdict promote contradicts its own reasons ({', '.join(against)}); run {maker} again",
             NO_DECISION,
         )
     return found
@@ -173,4 +176,7 @@ def evaluated_models(decision_path: Path, decision: Decision) -> Iterator[tuple[
     if decision.model_sha256 or decision.endpoint:
         yield decision.model_sha256, decision.endpoint
     for step in lineage.steps_that_asked(lineage.read(decision_path), decision.candidate):
-        yield step.get("inputs", {}).get("model", {}).get("sha256"), step["parameters"].get("endpoint")
+        sha256, base_sha256 = (step.get("inputs", {}).get(name, {}).get("sha256") for name in ("model", "base_model"))
+        if sha256 and base_sha256:
+            sha256 = lineage.adapted_sha256(sha256, base_sha256)
+        yield sha256, step["parameters"].get("endpoint")

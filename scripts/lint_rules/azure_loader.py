@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,9 @@ LOADERS = {
     "model": "load_model",
     "data": "load_data",
     "schedule": "load_schedule",
+    "workspace": "load_workspace",
+    "registry": "load_registry",
+    "datastore": "load_datastore",
 }
 
 
@@ -41,21 +45,31 @@ def refusals(document: Document) -> Iterator[tuple[Location, str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental classes
             entity = getattr(_load_functions, loader)(document.path)
-            result = entity._validate() if document.kind in ("component", "schedule") else None
+            result = None
+            if "create_monitor" in document.content:
+                entity._to_rest_object()  # it has no _validate, and looks at its values here
+            elif document.kind in ("component", "schedule"):
+                result = entity._validate()
     except Exception as error:  # whatever it raises is its refusal
-        yield from _said(error)
+        hides = isinstance(error, NotImplementedError) and error.__context__  # as it does for a monitor
+        cause = error.__context__ if hides else error
+        yield from _said(str(cause).strip() or type(cause).__name__)
         return
     for place, message in (result.error_messages if result else {}).items():
         yield tuple(str(place).split(".")), f"{place}: {message}"
 
 
-def _said(error: Exception) -> Iterator[tuple[Location, str]]:
+def _said(text: str) -> Iterator[tuple[Location, str]]:
     """Its JSON of messages by key, without the advice to visit a web page around that."""
-    text = str(error)
+    text = re.sub(r"\x1b\[\d*m", "", text)
     try:
         messages = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
     except ValueError:
-        yield (), f"{text.strip() or type(error).__name__:.300}"
+        yield (), f"{text:.300}"
+        return
+    if isinstance(errors := messages.get("errors"), list) and "result" in messages:  # the same once more, in JSON
+        for error in errors:
+            yield from _said(str(error.get("message")))
         return
     for where, message in _leaves(messages):
         yield where, f"{'.'.join(map(str, where)) or 'the file'}: {message:.300}; $schema says what is allowed"
@@ -64,9 +78,12 @@ def _said(error: Exception) -> Iterator[tuple[Location, str]]:
 def _leaves(messages: Any, where: Location = ()) -> Iterator[tuple[Location, str]]:
     if isinstance(messages, dict):
         for key, inner in messages.items():
-            yield from _leaves(inner, where if key == "_schema" else (*where, key))
+            is_of_loader = key == "_schema" or messages.keys() == {"value"}  # no key of the file
+            yield from _leaves(inner, where if is_of_loader else (*where, key))
     elif isinstance(messages, list) and not all(isinstance(message, str) for message in messages):
-        yield from _leaves(messages[-1], where)  # one for each form that is allowed; the last is the written-out one
+        # One for each form that is allowed: the one whose type it is, else the last, which is the written-out one.
+        fitting = [form for form in messages if isinstance(form, dict) and "type" not in form]
+        yield from _leaves((fitting or messages)[-1], where)
     else:
-        said = messages if isinstance(messages, str) else " ".join(messages)
+        said = " ".join(messages) if isinstance(messages, list) else str(messages)
         yield where, " ".join(said.split())

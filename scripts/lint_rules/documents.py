@@ -28,7 +28,15 @@ SCHEMAS = {
     "environment": "environment",
     "model": "model",
     "data": "data",
+    "workspace": "workspace",
+    "hub": "workspace",
+    "project": "workspace",
+    "registry": "registry",
+    "azureblob": "datastore",
+    "azurefile": "datastore",
+    "azuredatalakegen2": "datastore",
 }
+DATASTORES = ("azure_blob", "azure_file", "azure_data_lake_gen1", "azure_data_lake_gen2")
 CONNECTIONS = ("api_key", "azure_open_ai", "azure_ai_search", "azure_ai_services", "azure_content_safety", "custom")
 CONNECTIONS += ("git", "open_ai", "python_feed", "container_registry", "serp", "serverless", "snowflake")
 
@@ -141,6 +149,9 @@ def _kind(content: Any) -> str | None:
         "autoscale": "profiles" in content,
         "online_endpoint": not content.keys().isdisjoint({"auth_mode", "traffic", "mirror_traffic"}),
         "schedule": "trigger" in content,
+        "workspace": content.get("kind") in ("hub", "project") or "managed_network" in content,
+        "registry": "replication_locations" in content,
+        "datastore": isinstance(type_, str) and type_ in DATASTORES,
         "compute": not content.keys().isdisjoint({"min_instances", "max_instances"}),
         "connection": "credentials" in content or (isinstance(type_, str) and type_ in CONNECTIONS),
         "component": type_ in ("command", "parallel") and "outputs" in content and "name" in content,

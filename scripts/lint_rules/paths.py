@@ -18,7 +18,7 @@ KINDS = (
     "data",
 )
 # The key that names a file or folder, and keys whose content is not ours to look into.
-NAMES_A_PATH = {"path", "code", "conda_file", "component", "create_job", "environment", "additional_includes"}
+NAMES_A_PATH = {"path", "code", "conda_file", "component", "create_job", "job", "environment", "additional_includes"}
 NOT_A_FILE = {"inference_config", "outputs", "tags", "properties", "environment_variables"}
 SCRIPTS = ("scoring_script", "entry_script")
 ELSEWHERE = ("azureml:", "git+", "${{", "$[[")

@@ -1,15 +1,64 @@
-"""Rules for schedules: a cron expression or recurrence that comes due, in a time zone that Azure ML knows."""
+"""Rules for schedules: one action, with inputs that its job has, that comes due in a time zone that Azure ML knows."""
 
 import re
 from datetime import datetime
+from typing import Any
 
-from lint_rules.documents import Document
+from lint_rules.documents import Document, UnreadableError, read
+from lint_rules.paths import local_path
 from lint_rules.rule import Found, is_count, rule
 
 CRON = (("minutes", 0, 59), ("hours", 0, 23), ("days", 1, 31), ("months", 1, 12), ("days of the week", 0, 6))
 PART = re.compile(r"(?:\*|(?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?)(?:/(?P<step>\d{1,4}))?")
 CYCLES = ("minute", "hour", "day", "week", "month")
+ACTIONS = ("create_job", "create_monitor", "import_data")
+JOBS = ("pipeline", "command", "spark")
+TRIGGER_TIME = "${{creation_context.trigger_time}}"  # of the two expressions, the one that inputs may have
 PATTERN = {"hours": (0, 23), "minutes": (0, 59), "month_days": (1, 31)}
+
+
+@rule("schedule")
+def schedule_action(document: Document) -> Found:
+    """a schedule without a trigger, or without exactly one thing to do"""
+    given = [action for action in ACTIONS if document.content.get(action) is not None]
+    if len(given) != 1:
+        yield (
+            (given[-1:] or ["trigger"]),
+            f"it does {' and '.join(given) or 'nothing'}; write one of {', '.join(ACTIONS)}",
+        )
+    if not document.mapping("trigger"):
+        yield (), "no trigger, so it never runs; write one of type cron or recurrence"
+
+
+@rule("schedule")
+def schedule_job(document: Document) -> Found:
+    """a create_job that names no job, or gives inputs that the job does not have, which Azure ML drops"""
+    create = document.at("create_job")
+    where = ("create_job", "job") if isinstance(create, dict) else ("create_job",)
+    job = _job(document, document.at(*where))
+    if job is None:
+        return
+    if job.get("type", "command") not in JOBS or "trigger" in job or "is_deterministic" in job:
+        yield where, f"{document.at(*where)!r:.80} is no job; name a file such as those of pipelines/jobs"
+        return
+    known = job.get("inputs")
+    for name, value in document.mapping("create_job", "inputs").items():
+        if not isinstance(known, dict) or name not in known:
+            has = ", ".join(map(str, known)) if isinstance(known, dict) else "none"
+            yield ("create_job", "inputs", name), f"{name!r:.60} is no input of the job; it has: {has:.200}"
+        elif isinstance(value, str) and "${{" in value and value.strip() != TRIGGER_TIME:
+            yield ("create_job", "inputs", name), f"{value!r:.60}: an input may be {TRIGGER_TIME} or a value"
+        elif value == TRIGGER_TIME and not isinstance(known[name], str):
+            yield ("create_job", "inputs", name), f"{name!r:.60} is not text in the job; only that can be a time"
+
+
+def _job(document: Document, path: Any) -> dict[Any, Any] | None:
+    """The job file that is named; another rule tells of one that is not there."""
+    file = local_path(document, "create_job", path) if isinstance(path, str) else None
+    try:
+        return read(file).content if file and file.is_file() else None
+    except (UnreadableError, OSError, ValueError):
+        return {"type": "unreadable"}
 
 
 @rule("schedule")

@@ -9,13 +9,14 @@ from localml import models
 from localml.data_assets import DataAssets
 from localml.errors import RunError
 
+_DATASTORE = "azureml://datastores/workspaceblobstore/paths/"  # of a workspace, the default one
 _SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
 
 
 class Assets:
     """Resolves the ``path`` of an input. ``registry`` is a YAML file of ``reference: local path`` lines, where a
     reference may be the beginning of a longer one (a datastore, a registry); below ``root`` are the named outputs of
-    earlier jobs, and the models that were registered on this machine."""
+    earlier jobs, the models that were registered on this machine, and the workspace's own datastore."""
 
     def __init__(self, job_folder: Path, registry: Path, root: Path) -> None:
         self._job_folder, self._registry, self._root = job_folder, registry, root
@@ -48,9 +49,21 @@ class Assets:
             rest = reference.removeprefix(known)
             if reference.startswith(known) and (not rest or known.endswith("/") or rest.startswith("/")):
                 return self._registry.parent / Path(self._known[known]).expanduser() / rest.strip("/")
-        found = DataAssets(self._root).path_of(reference) or models.folder_of(self._root / "mlflow.db", reference)
+        found = (
+            self._in_datastore(reference)
+            or DataAssets(self._root).path_of(reference)
+            or models.folder_of(self._root / "mlflow.db", reference)
+        )
         if found:
             return found
         raise RunError(
             f"{where}: {reference} is not on this machine; add '{reference}: <local path>' to {self._registry}"
         )
+
+    def _in_datastore(self, reference: str) -> Path | None:
+        """Where the workspace's own datastore is on this machine, which the data collector writes to."""
+        if not reference.startswith(_DATASTORE):
+            return None
+        datastore = (self._root / "datastores" / "workspaceblobstore").resolve()
+        path = (datastore / reference.removeprefix(_DATASTORE).strip("/")).resolve()
+        return path if path.is_relative_to(datastore) else None

@@ -22,6 +22,7 @@ class Environments:
 
     def __init__(self, root: Path, mode: str) -> None:
         self._root = root / "envs"
+        self.mode = mode
         self._isolated = mode == "isolated"
 
     def identity(self, component: Any) -> dict[str, Any]:

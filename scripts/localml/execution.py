@@ -1,8 +1,10 @@
 """Runs one step: its key, its snapshot, its processes, its outputs and its run in MLflow; or finds it done already."""
 
 import dataclasses
+import json
 import os
 import shlex
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ from localml.progress import Progress
 from localml.store import Finished, Store
 from localml.tracking import Tracker
 
+_SCRIPTS = Path(__file__).resolve().parents[1]
 _LOG_LINES_ON_FAILURE = 15
 _FROM_OUTSIDE = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _FROM_OUTSIDE_PREFIXES = ("HF_", "AZURE_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "SLMKIT_", "HTTP_", "HTTPS_", "NO_PROXY")
@@ -253,8 +256,16 @@ class Execution:
 
     def _local_services(self, step: Step) -> dict[str, str]:
         """Where a step finds what stands in for a service of Azure and outlives the job."""
-        if (step.component.tags or {}).get("local_service") == "endpoints":
+        service = (step.component.tags or {}).get("local_service")
+        if service == "endpoints":
             return {"LOCALML_ENDPOINTS": str(client.ensure_host(self.root))}
+        if service == "pipelines":
+            run = [sys.executable, str(_SCRIPTS / "run.py"), "--root", str(self.root), "--env", self.environments.mode]
+            return {
+                "LOCALML_PROJECT": str(_SCRIPTS.parent),
+                "LOCALML_ROOT": str(self.root),
+                "LOCALML_RUN": json.dumps(run),
+            }
         return {}
 
 

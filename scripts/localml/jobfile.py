@@ -38,7 +38,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
             raise RunError(f"{path}: this is a {job.type} job; only pipeline jobs run here: make it a node of one")
         result = job._validate()  # the check that `az ml job create` makes before it sends anything
     except (MlException, ValidationError) as error:
-        raise RunError(f"{path}: refused by azure-ai-ml: {_first_complaint(error)}") from error
+        raise RunError(f"{path}: refused by azure-ai-ml: {first_complaint(str(error))}") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path}: azure-ai-ml cannot read this: {type(error).__name__}: {error}") from error
     _check_node_inputs(path, job)
@@ -102,8 +102,8 @@ def _check_node_inputs(path: Path, job: Any) -> None:
                 raise RunError(f"{path}: jobs.{name}: the component has no input {given!r}; it has: {', '.join(ports)}")
 
 
-def _first_complaint(error: Exception) -> str:
-    text = str(error)
+def first_complaint(text: str) -> str:
+    """The first finding in a message of azure-ai-ml, which may be JSON with advice around it."""
     start = text.find("{")
     if start >= 0:
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class Options:
     assets: Path | None = None
     force_rerun: bool = False
     stream: bool = False
+    on_state: Callable[[str, str, float], None] | None = None  # told of each step's name, state and seconds
 
     @property
     def job_name(self) -> str:
@@ -82,8 +84,19 @@ def run(load: Callable[[], Any], options: Options) -> Outcome:
             raise
         finally:
             outputs = link_outputs(runner, folder)
+            record(folder, status, outputs)
             tracker.close(status)
     return Outcome(name, folder, outputs, tracker.uri, runner, time.monotonic() - started)
+
+
+def record(folder: Path, status: str, outputs: dict[str, Path]) -> None:
+    """``job.json``: how the job ended and where its outputs lie, for who has only the name of the job."""
+    if folder.is_dir():  # a job of which no step finished has none
+        where = {port: path.relative_to(folder).as_posix() for port, path in outputs.items()}
+        content = {"name": folder.name, "status": status, "outputs": where}
+        partial = folder / "job.json.partial"
+        partial.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / "job.json")
 
 
 def register_outputs(job: Any, runner: Runner, root: Path, job_name: str) -> Iterator[str]:
@@ -110,7 +123,7 @@ def make_runner(job: Any, options: Options, name: str, tracker: Tracker | None) 
         Assets(options.folder, options.assets or root / "assets.yml", root),
         Environments(root, options.environment),
         tracker,
-        Progress(list(steps.steps), stream=options.stream),
+        Progress(list(steps.steps), stream=options.stream, on_state=options.on_state),
         force_rerun=options.force_rerun or bool(getattr(job.settings, "force_rerun", False)),
     )
     runner = Runner(steps, execution)

@@ -129,6 +129,30 @@ def test_one_rollout_at_a_time(load_main, gone, monkeypatch):
     other.close()
 
 
+def test_what_serves_says_whether_its_traffic_is_collected(load_main, gone, flags, tmp_path):
+    """Also where the new deployment was to collect, and the old one, which does not, serves on."""
+    from localml.endpoints import contract
+
+    main = load_main("deploy_endpoint")
+    modules = {name: importlib.import_module(name) for name in ("deployment_spec", "local_endpoint", "rollout")}
+    aims = importlib.import_module("rollout_target")
+    gone.write_text(json.dumps(json.loads(gone.read_text()) | {"data_collector": "/root/modelDataCollector"}))
+    args = main.Args(**flags, collect_traffic=True)
+    spec = modules["deployment_spec"].DeploymentSpec("onnx-cpu", flags["model"], "u", "a" * 64, 1, False, True)
+    target = modules["local_endpoint"].LocalEndpoint("shop", spec, None)
+    collector = contract.read(spec.local_body(), contract.DeploymentBody).data_collector
+    assert {name for name, one in collector.collections.items() if one.is_enabled} == {"request", "response"}
+    old = {"blue": {"model_sha256": "b" * 64}}
+    endpoint = aims.Endpoint("http://127.0.0.1:1/v1/chat/completions", aims.Traffic({"blue": 100}), old)
+    said = {}
+    for state in ("rolled_out", "kept_blue"):
+        record = modules["rollout"].Record(endpoint=endpoint, blue="blue", green="green", state=state)
+        main.write(args, spec, main.read_plan(args), target, record)
+        found = json.loads(flags["endpoint"].read_text("utf-8"))
+        said[found["deployment"]] = (found["model_sha256"], found["collected_traffic"])
+    assert said == {"green": ("a" * 64, "/root/modelDataCollector/shop"), "blue": ("b" * 64, None)}
+
+
 def test_a_time_that_is_no_number_is_none(load_main):
     load_main("deploy_endpoint")
     counts = importlib.import_module("local_endpoint")._counts
@@ -161,19 +185,29 @@ def test_a_manifest_that_the_registry_contradicts(load_main, monkeypatch, change
     assert failed.value.exit_code == exit_code
 
 
-def test_the_base_has_the_tokenizer_of_its_adapters(load_main, tmp_path):
+def test_adapters_are_served_on_a_base_with_its_tokenizer_and_by_no_other_spec(load_main, tmp_path):
     load_main("deploy_endpoint")
     spec_of = importlib.import_module("deployment_spec").DeploymentSpec
-    lora, single = (spec_of(name, tmp_path, "u", "a", 1, False) for name in ("vllm-multi-lora-gpu", "vllm-gpu"))
+    names = ("vllm-multi-lora-gpu", "transformers-multi-lora-cpu", "vllm-gpu")
+    *several, single = (spec_of(name, tmp_path, "u", "a", 1, False) for name in names)
+
+    def refused(spec, said):
+        with pytest.raises(UserError, match=said) as failed:
+            spec.check_model()
+        assert failed.value.exit_code == 9
+
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters" / "tokenizer.json").write_text("{}")
     single.check_model()  # a folder below, as registries make it
-    with pytest.raises(UserError, match="base: no tokenizer") as failed:
-        lora.check_model()
-    assert failed.value.exit_code == 9
+    for spec in several:
+        refused(spec, "multi-lora-.pu serves base/ and adapters/, as combine_adapters writes them")
     (tmp_path / "base").mkdir()
+    for spec in several:
+        refused(spec, "base: no tokenizer")
     (tmp_path / "base" / "tokenizer.json").write_text("{}")
-    lora.check_model()
+    for spec in several:
+        spec.check_model()
+    refused(single, "vllm-gpu serves one model")
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +303,8 @@ def test_a_life_of_an_endpoint(local, host, flags, tmp_path):
         "scoring_uri": found["scoring_uri"],
         "deployment": "blue",
         "model": "slm",
+        "model_sha256": lineage.sha256(flags["model"]),
+        "collected_traffic": None,
         "auth": "none",
         "state": "rolled_out",
         "traffic": {"blue": 100},

@@ -35,11 +35,12 @@ def rest(monkeypatch):
 
 @pytest.fixture
 def make(modules, rest, tmp_path):
-    def build(spec_name="onnx-cpu", public=False, autoscale=True):
+    def build(spec_name="onnx-cpu", public=False, autoscale=True, collects=False):
         from azure.ai.ml import MLClient
         from azure.mgmt.monitor import MonitorManagementClient
 
-        spec = modules.deployment_spec.DeploymentSpec(spec_name, tmp_path, "azureml:shop:3", "a" * 64, 2, autoscale)
+        kept = (tmp_path, "azureml:shop:3", "a" * 64, 2, autoscale, collects)
+        spec = modules.deployment_spec.DeploymentSpec(spec_name, *kept)
         return modules.azure_endpoint.AzureEndpoint(
             "shop",
             spec,
@@ -155,6 +156,24 @@ def test_a_first_deployment(make, rest, roll_out, public, access):
     assert profile["rules"][0]["metricTrigger"]["metricResourceUri"] == f"{ENDPOINT}/deployments/blue"
     assert profile["rules"][0]["metricTrigger"]["timeWindow"] == "PT5M"
     assert profile["rules"][1]["scaleAction"]["direction"] == "Decrease"
+
+
+def test_requests_and_responses_are_collected_where_it_is_asked_for(make, rest, roll_out):
+    """Asked for or not, it is another deployment: one that does not collect is never taken for one that does."""
+    target = make(collects=True)
+    roll_out(target)
+    (deployment,) = puts(rest, f"{ENDPOINT}/deployments/blue")
+    for name in ("request", "response"):
+        collection = deployment["properties"]["dataCollector"]["collections"][name]
+        assert (collection["dataCollectionMode"], collection["samplingRate"]) == ("enabled", 1.0)
+        (asset,) = puts(rest, collection["dataId"])
+        assert asset["properties"]["dataUri"] == f"{target.traffic_folder}/blue/{name}"
+    assert deployment["properties"]["appInsightsEnabled"] is False
+    assert deployment["tags"]["collects_traffic"] == "true"
+    assert target.traffic_folder == "azureml://datastores/workspaceblobstore/paths/modelDataCollector/shop"
+    assert make()._spec.identity() != target._spec.identity() == make(collects=True)._spec.identity()
+    roll_out(make(collects=True))
+    assert len(puts(rest, f"{ENDPOINT}/deployments/blue")) == 1
 
 
 def test_blue_to_green(make, rest, roll_out, serving_blue):

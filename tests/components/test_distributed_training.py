@@ -1,16 +1,15 @@
 """finetune_model on two processes: every way to share the work gives the model that one process gives."""
 
 import json
-import os
+import multiprocessing
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from slmkit import records
+from tests.components import one_rank
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,33 +58,40 @@ def make_args(main, small_model, tmp_path_factory):
     return make
 
 
-def run(args, num_processes, launcher=()):
-    """As Azure ML starts the processes of `distribution: pytorch`; returns what the first one printed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    flags = [item for name, value in vars(args).items() if value is not None for item in (f"--{name}", str(value))]
-    processes = []
-    for rank in range(num_processes):
-        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        env = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, *launcher, str(MAIN), *flags],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env={**env, "PYTHONPATH": str(ROOT / "components" / "_shared")},
-            )
-        )
-    try:
-        printed = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * num_processes, "\n".join(printed)
-    return printed[0]
+@pytest.fixture(scope="module")
+def run(main):
+    """Run as many processes as Azure ML starts for `distribution: pytorch`; returns what the first one printed.
+
+    They are forked from one that has loaded what takes seconds to load; those of align_model start from nothing.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["sft_setup", "model_training.adapters"])
+
+    def train(args, num_processes, launcher=None):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        flags = [item for name, value in vars(args).items() if value is not None for item in (f"--{name}", str(value))]
+        processes, logs = [], []
+        for rank in range(num_processes):
+            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+            logs.append(args.report.with_name(f"log{rank}"))
+            command = [str(MAIN), *flags] if launcher is None else [str(launcher), str(MAIN), *flags]
+            arguments = ({name: str(value) for name, value in env.items()}, command, logs[-1])
+            processes.append(server.Process(target=one_rank.run, args=arguments))
+            processes[-1].start()
+        try:
+            for process in processes:
+                process.join(timeout=300)
+        finally:
+            for process in processes:
+                process.kill()
+        printed = [log.read_text() for log in logs]
+        assert [process.exitcode for process in processes] == [0] * num_processes, "\n".join(printed)
+        return printed[0]
+
+    return train
 
 
 def weights(args, name="model.safetensors"):
@@ -108,15 +114,15 @@ def alone(main, make_args):
 
 
 WAYS = {
-    "ddp": ({}, ()),
-    "zero2": ({"deepspeed": "zero2"}, ()),
-    "zero3": ({"deepspeed": "zero3"}, ()),
-    "fsdp": ({"fsdp": True}, (str(SHIM),)),
+    "ddp": ({}, None),
+    "zero2": ({"deepspeed": "zero2"}, None),
+    "zero3": ({"deepspeed": "zero3"}, None),
+    "fsdp": ({"fsdp": True}, SHIM),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_two_processes_train_what_one_trains_and_either_goes_on_from_the_other(make_args, alone, way):
+def test_two_processes_train_what_one_trains_and_either_goes_on_from_the_other(run, make_args, alone, way):
     changes, launcher = WAYS[way]
     args = make_args(way, **changes)
     printed = run(args, 2, launcher)
@@ -138,7 +144,7 @@ def test_two_processes_train_what_one_trains_and_either_goes_on_from_the_other(m
     assert largest_difference(weights(args), found) < 1e-5
 
 
-def test_lora_under_zero3_gives_a_whole_adapter_and_a_whole_model(main, make_args):
+def test_lora_under_zero3_gives_a_whole_adapter_and_a_whole_model(run, main, make_args):
     lora = {"method": "lora", "target_modules": "q_proj,v_proj"}
     one = make_args("lora_one", gradient_accumulation_steps=2, **lora)
     two = make_args("lora_two", deepspeed="zero3", merge_adapter=False, **lora)

@@ -1,12 +1,15 @@
 """generate_answers: greedy answers that do not depend on the batch, a row for every item, failures counted."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from slmkit import lineage, records
 from slmkit.errors import UserError
+from tests import lora_adapters
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +235,54 @@ def test_max_new_tokens_must_leave_room(main, make_args):
 
 def given(args) -> dict[str, object]:
     return {name: value for name, value in vars(args).items() if value is not None}
+
+
+@pytest.fixture(scope="module")
+def adapter(model_folder, tmp_path_factory) -> Path:
+    return lora_adapters.write(model_folder, tmp_path_factory.mktemp("lora") / "adapter")
+
+
+def test_an_adapter_answers_on_its_base_as_the_merged_model(answers, adapter, model_folder, tmp_path):
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    merged = tmp_path / "merged"
+    base = AutoModelForCausalLM.from_pretrained(model_folder)
+    peft.PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(merged)
+    for file in model_folder.glob("*token*"):
+        shutil.copy(file, merged)
+    shutil.copy(model_folder / "chat_template.jinja", merged)
+    items = [item(number) for number in range(4)]
+    adapted = answers(items, model=adapter, base_model=model_folder)
+    whole = answers(items, model=merged)
+    assert [row["output"] for row in adapted] == [row["output"] for row in whole]
+    assert [row["output"] for row in adapted] != [row["output"] for row in answers(items)]
+
+
+def test_the_hash_of_an_adapter_covers_its_base(answers, adapter, model_folder, tmp_path):
+    """Worked out by hand, since a decision binds it."""
+    (row,) = answers([item(0)], model=adapter, base_model=model_folder, max_new_tokens=1)
+    both = f"adapter {lineage.sha256(adapter)} on {lineage.sha256(model_folder)}\n"
+    assert row["model_sha256"] == hashlib.sha256(both.encode()).hexdigest()
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    (other / "README.md").write_text("another base")
+    (again,) = answers([item(0)], model=adapter, base_model=other, max_new_tokens=1)
+    assert again["model_sha256"] != row["model_sha256"] and again["request_sha256"] != row["request_sha256"]
+    written = json.loads((tmp_path / "predictions.lineage.json").read_text())
+    assert written["inputs"]["base_model"]["sha256"] == lineage.sha256(other)
+
+
+def test_an_adapter_and_its_base_are_given_together(main, make_args, adapter, model_folder):
+    for changes, said in (
+        ({"model": adapter}, "an adapter without its base"),
+        ({"base_model": model_folder}, "no adapter_config.json, so no adapter"),
+        ({"model": adapter, "base_model": adapter}, "an adapter without its base"),
+        ({"model": None, "endpoint": "http://127.0.0.1:9", "endpoint_model": "m"}, "an endpoint has a base of its own"),
+    ):
+        if changes.get("model", 0) is None:
+            changes |= {"base_model": model_folder, "auth": "none"}
+        with pytest.raises(UserError, match=said):
+            main.run(make_args([item(0)], **changes))
 
 
 def test_as_a_process_with_lineage(run_component, make_args):

@@ -1,8 +1,13 @@
 """generate_answers against an endpoint on loopback: what it is asked, failures, throttling, refusals, costs, resume."""
 
+import asyncio
+import json
+import time
+import types
+
 import pytest
 
-from slmkit import records
+from slmkit import endpoint_access, lineage, records
 from slmkit.errors import UserError
 from tests.chat_endpoint import completion
 
@@ -117,3 +122,122 @@ def test_items_that_are_no_question_are_not_sent(main, serve, tmp_path):
     assert "non-empty list 'messages'" in first["error"]
     assert "end with the assistant's turn" in second["error"]
     assert endpoint.bodies == []
+
+
+# --- what deploy_endpoint deployed -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployed(tmp_path):
+    """The file that deploy_endpoint writes."""
+
+    def write(url: str, **changes):
+        endpoint = {"name": "slm", "scoring_uri": url, "deployment": "blue", "model": "gpt", "auth": "none"}
+        path = tmp_path / "endpoint.json"
+        path.write_text(json.dumps(endpoint | changes), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/chat/completions"])
+def test_a_deployed_endpoint_is_asked_at_its_own_path_and_rows_name_the_deployment(
+    serve, run, deployed, path, capsys, tmp_path
+):
+    def reply(number, body):
+        name = "green" if question(body) == 2 else "blue"
+        return 200, completion("ok"), {"azureml-model-deployment": name}
+
+    endpoint = serve(reply)
+    url = endpoint.url.removesuffix("/v1") + path
+    rows, metrics = run(None, endpoint_model=None, auth="azure", deployed_endpoint=deployed(url))
+    assert set(endpoint.paths) == {path} and {body["model"] for body in endpoint.bodies} == {"gpt"}
+    assert [row["deployment"] for row in rows.values()] == ["blue", "blue", "green", "blue"]
+    assert {row["endpoint"] for row in rows.values()} == {url}
+    assert metrics["generate/num_deployments"] == 2
+    assert "answered by more than one deployment: blue 3, green 1" in capsys.readouterr().out
+    assert lineage.read(tmp_path / "predictions")["inputs"].keys() == {"eval_items", "deployed_endpoint"}
+
+
+def test_one_prompt_asked_repeatedly_is_asked_each_time(main, serve, deployed, tmp_path):
+    endpoint = serve(lambda number, body: completion(f"answer {number}"))
+    with records.write_records(tmp_path / "items") as write:
+        for id in ("q", "q:r1", "q:r2"):
+            write({"id": id, "messages": [{"role": "user", "content": "the same"}]})
+    paths = {"eval_items": tmp_path / "items", "predictions": tmp_path / "predictions"}
+    main.run(main.Args(**paths, candidate="now", deployed_endpoint=deployed(endpoint.url), concurrency=1))
+    outputs = [row["output"] for row in records.read_records(tmp_path / "predictions")]
+    assert outputs == ["answer 0", "answer 1", "answer 2"]
+
+
+def test_the_status_of_the_model_behind_a_424_decides(serve, run, deployed, capsys):
+    """Azure ML answers 424 for whatever the model's server answered: a 503 of it passes, a 400 does not."""
+
+    def reply(number, body):
+        if number == 0:
+            return 424, {}, {"ms-azureml-model-error-statuscode": "503", "retry-after-ms": "20"}
+        if question(body) == 1:
+            return 424, {"error": {"message": "too long"}}, {"ms-azureml-model-error-statuscode": "400"}
+        return 200, completion("ok"), {"azureml-model-deployment": "blue"}
+
+    endpoint = serve(reply)
+    changes = {"endpoint_model": None, "deployed_endpoint": deployed(endpoint.url + "/chat/completions")}
+    rows, metrics = run(None, concurrency=1, max_error_fraction=0.5, **changes)
+    assert [row.get("error") for row in rows.values()] == [None, "HTTP 400: too long", None, None]
+    assert metrics["perf/throttled"] == 1
+    assert [row.get("deployment") for row in rows.values()] == ["blue", None, "blue", "blue"]
+    assert "more than one deployment" not in capsys.readouterr().out
+
+
+def test_another_model_behind_the_same_address_is_not_taken_for_the_one_before(serve, run, deployed, tmp_path):
+    is_well = []
+    endpoint = serve(lambda number, body: completion("ok") if is_well or question(body) < 2 else (400, {}))
+
+    def ask(model_sha256):
+        return run(None, endpoint_model=None, deployed_endpoint=deployed(endpoint.url, model_sha256=model_sha256))
+
+    with pytest.raises(UserError, match="2 of 4 eval items failed"):
+        ask("a" * 64)
+    is_well.append(True)
+    ask("b" * 64)
+    assert len(endpoint.bodies) == 8  # all four once more: what the other model said is not kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"auth": "key"}, "auth is 'key'"),
+        ({"model": None}, "no model"),
+        ({"scoring_uri": "file:///etc/passwd"}, "is not the URL of an endpoint"),
+        ({"scoring_uri": "https://slm.inference.ml.azure.com/score?code=1"}, "carries a key or password"),
+        ({"scoring_uri": "http://slm.example/score", "auth": "aad_token"}, "over https only"),
+        ({"deployment": 5}, "deployment is not a text"),
+    ],
+)
+def test_a_deployed_endpoint_that_cannot_be_asked(run, deployed, changes, said):
+    with pytest.raises(UserError, match=said):
+        run(None, endpoint_model=None, deployed_endpoint=deployed("http://127.0.0.1:9/score", **changes))
+
+
+def test_a_deployed_endpoint_stands_alone(run, deployed, tmp_path):
+    path = deployed("http://127.0.0.1:9/score")
+    with pytest.raises(UserError, match="leave out model and endpoint"):
+        run("http://127.0.0.1:9/v1", deployed_endpoint=path)
+    with pytest.raises(UserError, match="is asked anew"):
+        run(None, endpoint_model=None, deployed_endpoint=path, earlier_predictions=tmp_path / "items")
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="not a JSON object"):
+        run(None, endpoint_model=None, deployed_endpoint=path)
+
+
+def test_the_sign_in_of_azure_ml_asks_for_its_own_token():
+    asked = []
+
+    class Credential:
+        def get_token(self, *scopes):
+            asked.append(scopes)
+            return types.SimpleNamespace(token="t", expires_on=time.time() + 3600)
+
+    signed_in = endpoint_access.sign_in("https://slm.inference.ml.azure.com/score", "azure_ml", Credential())
+    assert asyncio.run(signed_in.headers()) == {"Authorization": "Bearer t"}
+    assert asked == [("https://ml.azure.com/.default",)]

@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import time
+import types
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +250,7 @@ class BrokenEngine:
     """Fails after some tokens with a message that quotes the chat."""
 
     context_length = 100
+    adapters = types.MappingProxyType({})
 
     def __init__(self, num_tokens: int) -> None:
         self.num_tokens = num_tokens

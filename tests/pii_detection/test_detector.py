@@ -195,7 +195,8 @@ def test_merge_covers_all_and_takes_the_name_of_the_most_certain():
     ],
 )
 def test_time_grows_with_the_text_and_not_faster(piece):
-    """A megabyte of what a pattern might stumble over, against a tenth of it."""
+    """A megabyte of what a pattern might stumble over, against a tenth of it; once in three times, for a collection of
+    garbage may fall into one."""
 
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
@@ -203,8 +204,8 @@ def test_time_grows_with_the_text_and_not_faster(piece):
         DETECTOR.find(text)
         return time.process_time() - started
 
-    small = seconds(100_000)
-    assert seconds(1_000_000) < 30 * small + 0.5
+    small = min(seconds(100_000) for _ in range(3))
+    assert any(seconds(1_000_000) < 30 * small + 0.2 for _ in range(3))
 
 
 def test_generated_values_are_found():

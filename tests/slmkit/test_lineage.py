@@ -146,6 +146,32 @@ def test_what_is_written(chain):
     }
 
 
+@dataclass(frozen=True)
+class Watch:
+    model: Path
+    documents: Path
+    earlier: Path
+    report: Path
+
+
+def test_what_is_read_on_two_ways_stands_there_once(chain):
+    """Nearest to the output; and of a monitor's own last output there is the hash alone."""
+    spec = chain / "watch.yml"
+    spec.write_text(SPEC.format(name="watch", outputs="report: ") + "\ntags: {stage: monitor}\n")
+    sizes = []
+    for week in range(5):
+        earlier = chain / (f"report_{week - 1}" if week else "documents")
+        watch = Watch(chain / "model", chain / "documents", earlier, chain / f"report_{week}")
+        watch.report.write_text(f"week {week}")
+        lineage.write(watch, spec)
+        sizes.append((chain / f"report_{week}.lineage.json").stat().st_size)
+    written = lineage.read(chain / "report_4")["inputs"]
+    assert written["documents"]["lineage"]["component"] == "collect"
+    assert "lineage" not in written["model"]["lineage"]["inputs"]["documents"]
+    assert written["earlier"] == {"sha256": of_text("week 3")}
+    assert max(sizes[1:]) == min(sizes[1:])
+
+
 def test_what_the_outputs_hold_travels_with_them(chain):
     args = Collect(chain / "raw", chain / "documents", chain / "quarantine")
     lineage.write(args, chain / "collect.yml", contents={"num_documents": 1})

@@ -85,10 +85,10 @@ def test_nothing_but_white_space_is_left_out(text):
 
 def test_cost_grows_with_length_only():
     def seconds(text: str) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         sentences(text)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     text = "e.g. 3.5 and Dr. no end " * 2_000  # not one boundary: the worst case for look-behind
-    seconds(text)
-    assert seconds(text * 4) < 20 * max(seconds(text), 0.005)
+    once = max(0.005, min(seconds(text) for _ in range(3)))
+    assert any(seconds(text * 4) < 10 * once for _ in range(3))

@@ -202,8 +202,9 @@ def test_a_server_in_trouble_costs_little_and_is_asked_again_later(slow_server, 
     for _ in range(1_000):
         tracking.log_metrics({"a": 1})
     assert slow_server.asked == 1
-    assert 0.2 <= time.monotonic() - started < 2
-    assert 1.5 < tracking._resume_at - time.monotonic() < 10, "ten times the 0.2 s that it took"
+    took = time.monotonic() - started
+    assert 0.2 <= took < 20, "all of them would take 200 s"
+    assert 2 - took < tracking._resume_at - time.monotonic() <= 10 * took, "ten times the 0.2 s that the first one took"
     monkeypatch.setattr(tracking, "_resume_at", 0.0)  # later
     tracking.log_metrics({"a": 1})
     assert slow_server.asked == 2

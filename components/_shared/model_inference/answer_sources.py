@@ -63,13 +63,24 @@ class AnswerSource(Protocol):
 
 
 @contextlib.contextmanager
-def connect(args: AsksAModel, prices: Prices = Prices(), *, truncate_prompt: bool = False) -> Iterator[AnswerSource]:
-    """The model or the endpoint that the arguments name; ``UserError`` unless it is exactly one of them."""
+def connect(
+    args: AsksAModel,
+    prices: Prices = Prices(),
+    *,
+    truncate_prompt: bool = False,
+    base_model: Path | None = None,
+) -> Iterator[AnswerSource]:
+    """The model or the endpoint that the arguments name; ``UserError`` unless it is exactly one of them.
+
+    With ``base_model``, the model is a LoRA adapter on it.
+    """
     check_one(args)
     if args.model is not None:
         from model_inference.local_model import LocalModel
 
-        yield LocalModel(args, prices, truncate_prompt=truncate_prompt)
+        yield LocalModel(args, prices, truncate_prompt=truncate_prompt, base_model=base_model)
+    elif base_model is not None:
+        raise UserError("base_model is what the adapter in model is asked on; an endpoint has a base of its own")
     else:
         with contextlib.closing(Endpoint(args, prices)) as endpoint:
             yield endpoint

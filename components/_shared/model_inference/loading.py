@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slmkit import lora_adapter
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from slmkit.lora_adapter import LoraAdapter
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -14,7 +17,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise UserError(
-                f"{folder} is an adapter without its base; give the merged model, finetune_model's output model"
+                f"{folder} is an adapter without its base; give the merged model, finetune_model's output model, or, "
+                "to generate_answers, the base as base_model"
             )
         raise UserError(f"{folder}: no config.json, so this is no model folder; give the output of import_model")
 
@@ -31,8 +35,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(folder: Path, *, bf16: bool = False) -> "PreTrainedModel":
-    """The model, on the accelerator when there is one.
+def load_model(folder: Path, *, bf16: bool = False, adapter: "LoraAdapter | None" = None) -> "PreTrainedModel":
+    """The model, on the accelerator when there is one; with an adapter, that is merged into its weights.
 
     In float32 an answer does not depend on what else is in its batch; bfloat16 is faster on a GPU and rounds
     differently for each shape.
@@ -51,7 +55,32 @@ def load_model(folder: Path, *, bf16: bool = False) -> "PreTrainedModel":
             f"{folder}: {len(missing)} weights of the model are missing, such as {missing[0]}; was the folder copied "
             "whole, and does config.json belong to it?"
         )
+    if adapter:
+        merge(model, adapter)
     return model.to(PartialState().device).eval()
+
+
+def merge(model: "PreTrainedModel", adapter: "LoraAdapter") -> None:
+    """W + scale * B A for each layer: the answers of base and adapter, at the speed of the base."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(adapter.weights)
+    with torch.inference_mode():
+        for name, shape in adapter.layers.items():
+            try:
+                layer = model.get_submodule(name)
+                weight = layer.weight
+            except AttributeError:
+                raise UserError(
+                    f"{adapter.folder}: the base has no layer {name} with weights", lora_adapter.OTHER_BASE
+                ) from None
+            if tuple(weight.shape) != shape:
+                raise lora_adapter.other_shape(adapter.folder, name, shape, tuple(weight.shape))
+            low, high = (tensors[f"{lora_adapter.PREFIX}{name}.lora_{part}.weight"].float() for part in "AB")
+            merged = (weight.float() + adapter.scale * (high @ low)).to(weight.dtype)
+            # Not in place: the weights of an output layer may be those of the embeddings too.
+            layer.weight = torch.nn.Parameter(merged, requires_grad=False)
 
 
 def _unusable(folder: Path, what: str, error: Exception) -> UserError:

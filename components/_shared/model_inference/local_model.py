@@ -8,21 +8,33 @@ from typing import TYPE_CHECKING
 from model_inference import loading
 from model_inference.decoding import Decoder, Row
 from model_inference.prompts import Prompts
-from slmkit import lineage
+from slmkit import lineage, lora_adapter
 from slmkit.answers import Answer
 from slmkit.chat_client import AnswerError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from model_inference.answer_sources import AsksAModel, Prices, Request
 
 
 class LocalModel:
     """In float32 an answer does not depend on the batch size, nor on what else is in the batch."""
 
-    def __init__(self, args: "AsksAModel", prices: "Prices", *, truncate_prompt: bool = False) -> None:
-        self.identity = f"{lineage.sha256(args.model)} {args.prompt_format} {args.bf16} {truncate_prompt}"
-        self.tokenizer = loading.load_tokenizer(args.model)
-        self.model = loading.load_model(args.model, bf16=args.bf16)
+    def __init__(
+        self,
+        args: "AsksAModel",
+        prices: "Prices",
+        *,
+        truncate_prompt: bool = False,
+        base_model: "Path | None" = None,
+    ) -> None:
+        model_sha256 = lineage.model_sha256(args.model, base_model)
+        self.identity = f"{model_sha256} {args.prompt_format} {args.bf16} {truncate_prompt}"
+        adapter = lora_adapter.read(args.model, base_model) if base_model else None
+        # An adapter is asked as a server asks it: by the tokenizer and the chat template of its base.
+        self.tokenizer = loading.load_tokenizer(base_model or args.model)
+        self.model = loading.load_model(base_model or args.model, bf16=args.bf16, adapter=adapter)
         self._prompts = Prompts(
             self.tokenizer,
             args.prompt_format,

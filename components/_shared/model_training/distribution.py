@@ -36,8 +36,12 @@ def trainer_arguments(deepspeed: str, fsdp: bool, *, universal: bool = False) ->
         # accelerate would import it, which takes two seconds, only to see that it is not in use.
         sys.modules.setdefault("deepspeed", None)
     else:
-        # Its kernels are compiled at first use, which takes minutes and a compiler; torch's AdamW needs none of them.
+        # Its kernels are compiled at first use, which takes minutes and a compiler; torch's AdamW needs none of them,
+        # nor does training on CPUs need the one that it would compile for inference.
         os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
+        from deepspeed import ops
+
+        ops.__compatible_ops__ = {}
         if "RANK" not in os.environ:  # DeepSpeed would look for MPI
             os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
             with socket.socket() as probe:
@@ -50,6 +54,14 @@ def trainer_arguments(deepspeed: str, fsdp: bool, *, universal: bool = False) ->
             raise UserError("fsdp=true shares weights among processes, and there is one; start more, or leave it out")
         return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
     return {"ddp_find_unused_parameters": False} if world_size() > 1 else {}
+
+
+def leave() -> None:
+    """Part from the other processes: a thread of gloo's that outlives the interpreter ends the process by a signal."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check(fsdp: bool, accelerator: "Accelerator") -> None:

@@ -77,3 +77,4 @@ class SteadyTrainer:
         if distribution.is_first_process():
             adapters.save(trained, model, base_model, self.processing_class, adapter=adapter, merge=merge)
             shutil.rmtree(trained)
+        distribution.leave()

@@ -16,6 +16,7 @@ class Answer:
     cached: bool = False
     refused: bool = False  # by the content filter or by the model; the text is then empty
     logprobs: list[dict[str, Any]] | None = None  # of each token, as the endpoint says where it was asked to
+    deployment: str | None = None  # of those behind an Azure ML endpoint, which one answered
 
     def kept(self) -> dict[str, Any]:
         """What the cache keeps of it."""

@@ -17,7 +17,7 @@ import httpx
 
 from slmkit.answer_cache import AnswerCache, cache_key
 from slmkit.answers import Answer, Usage
-from slmkit.endpoint_access import Credential, checked_url, on_this_machine, sign_in
+from slmkit.endpoint_access import ROLES, Credential, checked_url, on_this_machine, sign_in
 from slmkit.errors import UserError
 from slmkit.structured_answers import ModelT, ask_again, parse_answer, response_format
 
@@ -29,6 +29,7 @@ ResultT = TypeVar("ResultT")
 
 MAX_BACKOFF_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 600.0  # a longer wait is a used-up quota, which no retry gets over
+MODEL_STATUS = "ms-azureml-model-error-statuscode"  # what the model answered where Azure ML says 424, model error
 
 
 class AnswerError(Exception):
@@ -47,8 +48,9 @@ class _RetryError(Exception):
 class ChatClient:
     """``async with ChatClient(...) as client: answer = await client.complete(messages, temperature=0)``.
 
-    ``auth="azure"`` signs in by ``DefaultAzureCredential``; a key is never taken. ``prices`` are per million prompt and
-    completion tokens. ``cache_as`` stands for the base URL in the keys of the cache where the URL is not stable.
+    ``auth="azure"`` or ``"azure_ml"`` signs in by ``DefaultAzureCredential``; a key is never taken. ``prices`` are per
+    million prompt and completion tokens. ``cache_as`` stands for the base URL in the keys of the cache where the URL is
+    not stable.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class ChatClient:
         self.max_retries = max_retries
         self.usage = Usage(prices)
         self._backoff_seconds = backoff_seconds
-        self._sign_in = sign_in(self.base_url, auth, credential)
+        self._auth, self._sign_in = auth, sign_in(self.base_url, auth, credential)
         self._cache = AnswerCache(cache_path) if cache_path else None
         self._cached_as = cache_as or self.base_url
         self._slots = asyncio.Semaphore(concurrency)
@@ -219,6 +221,8 @@ class ChatClient:
 
     def _read(self, response: httpx.Response, latency_ms: float) -> Answer:
         status = response.status_code
+        if status == 424 and (said := response.headers.get(MODEL_STATUS, "")).isdecimal():
+            status = int(said)
         if status in (429, 503):
             self.usage.throttled += 1
             raise _RetryError(f"HTTP {status}", shared=True, after=retry_after_seconds(response.headers))
@@ -257,12 +261,19 @@ class ChatClient:
         self.usage.completion_tokens += counts[1]
         self.usage.latencies_ms.append(latency_ms)
         return Answer(
-            text, *counts, finish_reason, self.usage.cost(*counts), latency_ms, refused=refused, logprobs=logprobs
+            text,
+            *counts,
+            finish_reason,
+            self.usage.cost(*counts),
+            latency_ms,
+            refused=refused,
+            logprobs=logprobs,
+            deployment=response.headers.get("azureml-model-deployment"),
         )
 
     def _advice(self) -> str:
         if self._sign_in:
-            return "give this identity the role 'Cognitive Services OpenAI User' on the resource"
+            return f"give this identity the role {ROLES[self._auth]!r} on the resource"
         return "it wants a sign-in; set auth to azure if it is an Azure endpoint"
 
     def _safe(self, text: str) -> str:

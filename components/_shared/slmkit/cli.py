@@ -110,7 +110,7 @@ def _converter(kind: type, port: dict[str, Any], *, is_input: bool) -> Callable[
             raise argparse.ArgumentTypeError(f"{text} is below the minimum {port['min']}")
         if "max" in port and value > _value(kind, str(port["max"])):
             raise argparse.ArgumentTypeError(f"{text} is above the maximum {port['max']}")
-        if is_input and kind is Path:
+        if is_input and kind is Path and port.get("mode") != "direct":  # which gives the URI of the data
             _check_there(value)
         return value
 

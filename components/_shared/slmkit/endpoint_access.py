@@ -1,8 +1,11 @@
 """The URL of a chat endpoint, checked, and the sign-in that goes with each request."""
 
 import asyncio
+import json
 import re
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -10,7 +13,43 @@ import httpx
 from slmkit.errors import UserError
 
 AZURE_SCOPE = "https://cognitiveservices.azure.com/.default"
+# By the word for the sign-in: who may issue the token, and the role that lets an identity ask.
+SCOPES = {"azure": AZURE_SCOPE, "azure_ml": "https://ml.azure.com/.default"}
+ROLES = {"azure": "Cognitive Services OpenAI User", "azure_ml": "AzureML Data Scientist"}
+DEPLOYED_AUTH = {"none": "none", "aad_token": "azure_ml"}
 TOKEN_MARGIN_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class DeployedEndpoint:
+    """What deploy_endpoint wrote about an endpoint: the full URL that takes chats, and how to sign in there."""
+
+    scoring_uri: str
+    auth: str  # as sign_in() takes it
+    model: str
+    deployment: str | None = None
+    model_sha256: str | None = None
+
+
+def read_deployed(path: Path) -> DeployedEndpoint:
+    hint = "give the output endpoint of deploy_endpoint"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); {hint}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not a JSON object; {hint}")
+    for name in ("scoring_uri", "model"):
+        if not isinstance(found.get(name), str) or not found[name].strip():
+            raise UserError(f"{path}: no {name} (a text); {hint}")
+    for name in ("deployment", "model_sha256"):
+        if not isinstance(found.get(name), str | None):
+            raise UserError(f"{path}: {name} is not a text; {hint}")
+    if (auth := found.get("auth")) not in DEPLOYED_AUTH:
+        raise UserError(f"{path}: auth is {str(auth)[:40]!r}; known are {' and '.join(DEPLOYED_AUTH)}")
+    checked_url(found["scoring_uri"])
+    names = ("scoring_uri", "model", "deployment", "model_sha256")
+    return DeployedEndpoint(auth=DEPLOYED_AUTH[auth], **{name: found.get(name) for name in names})
 
 
 class Credential(Protocol):
@@ -52,7 +91,7 @@ class AzureSignIn:
 
 
 def checked_url(base_url: str) -> tuple[str, httpx.URL]:
-    """The URL as it may be shown, and the one to post to."""
+    """The URL as it may be shown, and the one to post to; a managed endpoint's own path, /score, stays."""
     try:
         url = httpx.URL(base_url.strip())
     except httpx.InvalidURL:
@@ -66,7 +105,10 @@ def checked_url(base_url: str) -> tuple[str, httpx.URL]:
         re.search("key|token|sig|secret|code|pass|auth", name, re.IGNORECASE) for name in url.params
     ):
         raise UserError(f"the URL for {url.host} carries a key or password: remove it and set auth to azure")
-    path = url.path.rstrip("/").removesuffix("/chat/completions")
+    path = url.path.rstrip("/")
+    if path.endswith("/score"):
+        return str(url).rstrip("/"), url
+    path = path.removesuffix("/chat/completions")
     return str(url.copy_with(path=path or "/")).rstrip("/"), url.copy_with(path=f"{path}/chat/completions")
 
 
@@ -75,12 +117,15 @@ def on_this_machine(url: httpx.URL) -> bool:
 
 
 def sign_in(
-    base_url: str, auth: str, credential: Credential | None = None, *, scope: str = AZURE_SCOPE
+    base_url: str, auth: str, credential: Credential | None = None, *, scope: str | None = None
 ) -> AzureSignIn | None:
-    """What signs requests in: nothing for ``none``; for ``azure`` an identity, whose token goes over https only."""
-    if auth != "azure":
+    """What signs requests in: nothing for ``none``; else an identity, whose token goes over https only.
+
+    ``azure`` is for Azure OpenAI and its kin, ``azure_ml`` for an online endpoint of Azure ML.
+    """
+    if auth not in SCOPES:
         return None
     url = httpx.URL(base_url)
     if url.scheme != "https" and not on_this_machine(url):
         raise UserError(f"{base_url}: a sign-in is sent over https only; correct the URL or set auth to none")
-    return AzureSignIn(base_url, credential, scope)
+    return AzureSignIn(base_url, credential, scope or SCOPES[auth])

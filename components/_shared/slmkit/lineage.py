@@ -28,10 +28,19 @@ def sha256(path: Path) -> str:
         read = _of_bytes_once if stat.st_size >= _LARGE_BYTES else _of_bytes
         return read(path.resolve(), stat.st_size, stat.st_ctime_ns, stat.st_ino)  # no program can set back the ctime
     digest = hashlib.sha256()
-    for file in _files(path):
+    for file in files(path):
         name = os.fsencode(file.relative_to(path).as_posix())  # which need not be UTF-8
         digest.update(b"%b\0%b\n" % (name, sha256(file).encode()))
     return digest.hexdigest()
+
+
+def model_sha256(model: Path, base_model: Path | None = None) -> str:
+    """The hash of the model that is asked; where that is an adapter on a base, one hash for both."""
+    return adapted_sha256(sha256(model), sha256(base_model)) if base_model else sha256(model)
+
+
+def adapted_sha256(adapter_sha256: str, base_model_sha256: str) -> str:
+    return hashlib.sha256(f"adapter {adapter_sha256} on {base_model_sha256}\n".encode()).hexdigest()
 
 
 def _of_bytes(path: Path, *_: int) -> str:
@@ -42,7 +51,7 @@ def _of_bytes(path: Path, *_: int) -> str:
 _of_bytes_once = functools.lru_cache(maxsize=1024)(_of_bytes)
 
 
-def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """The readable files below a folder in the order of their paths, one folder in memory at a time.
 
     What a link leads to counts, as it is read and uploaded like the rest; but for one that leads back up.
@@ -51,7 +60,7 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if path.resolve() not in above:
-                yield from _files(path, above)
+                yield from files(path, above)
         elif path.name != NAME and path.is_file() and os.access(path, os.R_OK):
             yield path
 
@@ -71,7 +80,7 @@ def asked(args: Any) -> dict[str, str]:
     A file can lose the lineage beside it, as when Azure ML mounts it alone; its rows it keeps.
     """
     if args.model is not None:
-        return {"model_sha256": sha256(args.model)}
+        return {"model_sha256": model_sha256(args.model, getattr(args, "base_model", None))}
     url = urllib.parse.urlsplit(args.endpoint.strip())
     return {"endpoint": f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"}
 
@@ -108,8 +117,9 @@ def write(args: Any, spec_path: Path, contents: dict[str, Any] | None = None) ->
     """Write the lineage of a finished component beside each output file and into each output folder.
 
     ``args`` is the component's dataclass. The lineage of an input is carried along under ``inputs.<port>.lineage``
-    where it can be seen, so that a model knows the documents that it was made from. ``contents`` says what is worth
-    knowing of the outputs there, such as how many chats they hold.
+    where it can be seen, so that a model knows the documents that it was made from; what was read on two ways stands
+    there once, nearest to the output. ``contents`` says what is worth knowing of the outputs, such as how many chats
+    they hold.
     """
     spec = yaml.safe_load(spec_path.read_text(encoding="utf-8"))
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args)}
@@ -118,11 +128,12 @@ def write(args: Any, spec_path: Path, contents: dict[str, Any] | None = None) ->
     entry = {
         "component": spec["name"],
         "version": str(spec["version"]),
-        "inputs": {name: _input(path) for name, path in paths.items() if name not in outputs},
+        "inputs": {name: _input(path, spec) for name, path in paths.items() if name not in outputs},
         "parameters": {name: value for name, value in values.items() if name not in paths and value is not None},
     }
     if contents:
         entry["contents"] = contents
+    _leave_out_repeated(entry)
     for name in outputs:
         path = paths.get(name)
         if path is not None and path.exists():
@@ -130,11 +141,29 @@ def write(args: Any, spec_path: Path, contents: dict[str, Any] | None = None) ->
                 partial.write_text(json.dumps(entry, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _input(path: Path) -> dict[str, Any]:
+def _input(path: Path, spec: dict[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"sha256": sha256(path)}
-    if earlier := read(path):
+    earlier = read(path)
+    # A monitor reads what it gave the last time, and so on for years: of that the hash is enough.
+    chained = spec.get("tags", {}).get("stage") == "monitor" and earlier.get("component") == spec["name"]
+    if earlier and not chained:
         entry["lineage"] = earlier
     return entry
+
+
+def _leave_out_repeated(entry: dict[str, Any]) -> None:
+    """Keep the lineage of each file once, or those of steps that share what they read would double with each step."""
+    seen, level = set(), [entry]
+    while level:
+        inputs = [given for step in level for given in step.get("inputs", {}).values() if "lineage" in given]
+        level = []
+        for given in inputs:
+            key = (given["sha256"], given["lineage"].get("component"), given["lineage"].get("version"))
+            if key in seen:
+                del given["lineage"]
+            else:
+                seen.add(key)
+                level.append(given["lineage"])
 
 
 def _path(output: Path) -> Path:

@@ -3,8 +3,9 @@
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from token_text import TokenDecoder
@@ -24,7 +25,9 @@ class UnusableChatError(ValueError):
 
 
 class Engine(ABC):
-    """One model in memory, which several threads may ask at a time."""
+    """One model in memory, which several threads may ask at a time; ``adapters`` are others on it, by their names."""
+
+    adapters: "Mapping[str, Engine]" = MappingProxyType({})
 
     def __init__(self, folder: Path, context_length: int, vocabulary_size: int) -> None:
         self.context_length = context_length

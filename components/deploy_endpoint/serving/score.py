@@ -25,6 +25,7 @@ import chat_request
 import engines
 from chat_reply import Reply, error_event
 from chat_request import RequestError
+from lora_engine import LoraEngine, has_adapters
 
 MAX_BODY_BYTES = 2 * 2**20  # 128k tokens of Japanese with every character escaped come to less
 MAX_DISCARDED_BYTES = 64 * 2**20
@@ -65,7 +66,8 @@ def init() -> None:
     config.mdc_storage_enabled = False
 
     root = Path(os.environ["AZUREML_MODEL_DIR"])
-    engine = engines.load(model_folder(root))
+    folder = model_folder(root)
+    engine = LoraEngine(folder) if has_adapters(folder) else engines.load(folder)
     model_name = served_name(root)
     admission = Admission(MAX_RUNNING, MAX_WAITING)
 
@@ -78,7 +80,10 @@ def served_name(root: Path) -> str:
 
 
 def model_folder(root: Path) -> Path:
-    """The folder itself, or the one below it, that holds a model."""
+    """The folder itself, or the one below it, that holds a model or a base with its adapters."""
+    for folder in (root, *sorted(root.glob("*/"))):
+        if has_adapters(folder):
+            return folder
     found = sorted({file.parent for name in ("genai_config.json", "config.json") for file in root.rglob(name)})
     if root in found:
         return root
@@ -102,6 +107,7 @@ def run(request: Request) -> Response:
 
 def answer(request: Request) -> Response:
     asked = chat_request.parse(body_of(request))
+    asked_of, name = named(asked.model)
     try:
         prompt = engine.encode_chat([message.as_the_template_knows_it() for message in asked.messages])
     except engines.UnusableChatError as error:
@@ -112,7 +118,7 @@ def answer(request: Request) -> Response:
             param="messages",
             code="context_length_exceeded",
         )
-    reply = Reply(engine, model_name, prompt, asked)
+    reply = Reply(asked_of, name, prompt, asked)
     pieces = until_client_leaves(reply.pieces(), request.environ.get("gunicorn.socket"))
     admission.enter()
     if asked.stream:
@@ -126,6 +132,18 @@ def answer(request: Request) -> Response:
     finally:
         admission.leave()
     return Response(reply.completion(text), mimetype="application/json")
+
+
+def named(name: str | None) -> tuple[engines.Engine, str]:
+    """Who answers, and what it is called: an adapter by its name, the base otherwise; one model under any name."""
+    if not engine.adapters or name in (None, model_name):
+        return engine, model_name
+    if name not in engine.adapters:
+        known = ", ".join((model_name, *engine.adapters))
+        raise RequestError(
+            f"the model {name!r:.100} does not exist; known: {known}", param="model", code="model_not_found", status=404
+        )
+    return engine.adapters[name], name
 
 
 def body_of(request: Request) -> bytes:

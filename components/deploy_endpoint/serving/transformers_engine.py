@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines import Engine, Turns, UnusableModelError
 
@@ -50,13 +50,17 @@ class TransformersEngine(Engine):
         for _ in range(max_new_tokens):
             # Around each step and not around them all: the mode belongs to the thread, which has other work between.
             with self._turns, torch.inference_mode():
-                out = self._model(new, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                out = self._forward(new, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 cache = out.past_key_values
                 token_id = _next_token(out.logits[0, -1].cpu(), temperature, top_p, random)
             if token_id in self._ends:
                 return
             yield token_id
             new = torch.tensor([[token_id]], device=self._model.device)
+
+    def _forward(self, *args: Any, **options: Any) -> Any:
+        """One step of the model, by whoever has the turn."""
+        return self._model(*args, **options)
 
 
 def _next_token(logits: "torch.Tensor", temperature: float, top_p: float, random: "torch.Generator") -> int:

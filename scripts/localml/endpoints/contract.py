@@ -4,7 +4,16 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 # Azure's rule for endpoints and deployments; what passes is safe as the name of a folder.
 _NAME = r"^[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]$"
@@ -85,6 +94,25 @@ class Command(_Body):
     liveness_path: Annotated[str, StringConstraints(pattern=r"^/[\w./-]*$")] = "/health"
 
 
+_LowerCase = BeforeValidator(lambda value: str(value).lower())  # Azure ML takes True, "True" and "true"
+
+
+class Collection(_Body):
+    enabled: Annotated[Literal["true", "false"], _LowerCase]
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.enabled == "true"
+
+
+class DataCollector(_Body):
+    """What is logged of a deployment's requests; collections of a scoring script's own are Azure's alone."""
+
+    collections: Annotated[dict[Literal["request", "response"], Collection], Field(min_length=1)]
+    sampling_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
+    rolling_rate: Annotated[Literal["minute", "hour", "day"], _LowerCase] = "hour"
+
+
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -96,6 +124,7 @@ class DeploymentBody(_Body):
     request_settings: RequestSettings = RequestSettings()
     liveness_probe: Probe = Probe()
     readiness_probe: Probe = Probe()
+    data_collector: DataCollector | None = None
     tags: dict[str, str] = {}
 
 

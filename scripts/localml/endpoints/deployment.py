@@ -14,6 +14,7 @@ from localml.endpoints.balancer import Balancer
 from localml.endpoints.contract import ApiError, DeploymentBody, InferenceServer
 from localml.endpoints.instance import Instance
 from localml.endpoints.process_book import ProcessBook
+from localml.endpoints.request_log import RequestLog
 from localml.endpoints.request_metrics import RequestMetrics
 from localml.endpoints.servers import environment_of, server_of
 
@@ -36,8 +37,9 @@ class Deployment:
         folder: Path,
         session: aiohttp.ClientSession,
         book: ProcessBook,
+        request_log: RequestLog | None,
     ) -> None:
-        self.name, self.body, self.folder = name, body, folder
+        self.name, self.body, self.folder, self.request_log = name, body, folder, request_log
         self.server = server_of(body, folder / "code")
         self.instances: list[Instance] = []
         self._leaving: set[Instance] = set()
@@ -90,6 +92,8 @@ class Deployment:
         self.instances.clear()
         self._balancer.dispatch()
         await self._leave()
+        if self.request_log:
+            await self.request_log.close()
 
     @contextlib.asynccontextmanager
     async def ask(self, body: bytes, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -169,7 +169,8 @@ async def serve(folder: Path) -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     started = psutil.Process().create_time()
-    write_whole(folder / "host.json", {"url": url, "token": token, "pid": os.getpid(), "create_time": started})
+    said = {"url": url, "token": token, "pid": os.getpid(), "create_time": started}
+    write_whole(folder / "host.json", said | {"data_collector": str(registry.data_collector)})
     try:
         await stopping.wait()
     finally:

@@ -13,6 +13,7 @@ from localml.endpoints.autoscale import Autoscale
 from localml.endpoints.contract import ApiError, AutoscaleBody, DeploymentBody, EndpointBody, TrafficBody, read
 from localml.endpoints.deployment import Deployment, code_sha256, copy_code
 from localml.endpoints.process_book import ProcessBook, write_whole
+from localml.endpoints.request_log import FOLDER, RequestLog
 from localml.endpoints.splitter import SCORING_PATHS, Splitter
 
 # Idle connections are closed before the servers close them, or a request could meet one that is just being closed.
@@ -57,7 +58,7 @@ class Registry:
     """The endpoints, and their state in ``endpoints.json``; one change at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.data_collector = folder, folder.parent / FOLDER
         self.endpoints: dict[str, Endpoint] = {}
         self.book = ProcessBook(folder / "processes.json")
         self._state = folder / "endpoints.json"
@@ -130,7 +131,7 @@ class Registry:
                 await known.stop()
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-            made = self._make_deployment(deployment, body, folder)
+            made = self._make_deployment(name, deployment, body)
             endpoint.deployments[deployment] = made
             await made.scale(body.instance_count)
             self._save()
@@ -181,7 +182,7 @@ class Registry:
             endpoint.port, endpoint.tags = content["port"], content["tags"]
             for deployment, kept in content["deployments"].items():
                 body = read(kept["body"], DeploymentBody)
-                made = self._make_deployment(deployment, body, self.folder / name / deployment)
+                made = self._make_deployment(name, deployment, body)
                 endpoint.deployments[deployment] = made
                 await made.scale(kept["instance_count"])
                 if kept["autoscale"]:
@@ -211,9 +212,12 @@ class Registry:
             await deployment.autoscale.stop()
         deployment.autoscale = Autoscale(body, deployment, scale)
 
-    def _make_deployment(self, name: str, body: DeploymentBody, folder: Path) -> Deployment:
+    def _make_deployment(self, endpoint: str, name: str, body: DeploymentBody) -> Deployment:
+        folder = self.folder / endpoint / name
         folder.mkdir(parents=True, exist_ok=True)
-        return Deployment(name, body, folder, self._session, self.book)
+        settings = body.data_collector
+        request_log = RequestLog(self.data_collector, endpoint, name, settings) if settings else None
+        return Deployment(name, body, folder, self._session, self.book, request_log)
 
     def _save(self) -> None:
         endpoints = {

@@ -14,6 +14,7 @@ from multidict import CIMultiDictProxy
 from localml.endpoints import chat_form
 from localml.endpoints.contract import ApiError
 from localml.endpoints.deployment import Deployment, is_short
+from localml.endpoints.request_log import Exchange
 from localml.endpoints.traffic import Mirror, Shares
 
 DEPLOYMENT_HEADER = "azureml-model-deployment"
@@ -99,12 +100,15 @@ class Splitter:
             )
         if not asked and (copy := self._deployments.get(self._mirror.next() or "")):
             self._send_copy(copy, body, headers)
+        logged = _logged(deployment, request, body)
         started, status = time.perf_counter(), _CLIENT_WENT_AWAY
         try:
-            response, status = await _relay(request, deployment, body, headers)
+            response, status = await _relay(request, deployment, body, headers, logged)
             return response
         finally:
             deployment.metrics.record(time.perf_counter() - started, status)
+            if logged:
+                logged.end(status)
 
     def _send_copy(self, deployment: Deployment, body: bytes, headers: dict[str, str]) -> None:
         if len(self._mirrors) < _MAX_MIRRORED_IN_FLIGHT:
@@ -127,8 +131,14 @@ def _passed_on(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers.items() if name.lower() not in _NOT_PASSED_ON | own]
 
 
+def _logged(deployment: Deployment, request: web.Request, body: bytes) -> Exchange | None:
+    """The request as the data collector is to have it, where the deployment has one."""
+    log, request_id = deployment.request_log, request.headers.get("x-request-id")
+    return log and log.begin(request.path, request.content_type, request_id, body)
+
+
 async def _relay(
-    request: web.Request, deployment: Deployment, body: bytes, headers: dict[str, str]
+    request: web.Request, deployment: Deployment, body: bytes, headers: dict[str, str], logged: Exchange | None
 ) -> tuple[web.StreamResponse, int]:
     """The deployment's answer, sent or ready to be sent, and the status to count it by."""
     response: web.StreamResponse | None = None
@@ -136,23 +146,31 @@ async def _relay(
     try:
         async with _answer(deployment, body, headers) as answer:
             passed = [*_passed_on(answer.headers), *name.items()]
+            keep = logged.response.add if logged else _forget
             if is_short(answer):
-                return web.Response(status=answer.status, headers=passed, body=await answer.read()), answer.status
+                content = await answer.read()
+                keep(content, answer.content_type)
+                return web.Response(status=answer.status, headers=passed, body=content), answer.status
             response = web.StreamResponse(status=answer.status, headers=passed)
             await response.prepare(request)
             end = b""
             async for part in answer.content.iter_any():
                 end = (end + part)[-len(chat_form.END_OF_STREAM) :]
+                keep(part, answer.content_type)
                 await response.write(part)
             is_stream = answer.content_type == "text/event-stream"
             if deployment.server.is_chat and is_stream and end != chat_form.END_OF_STREAM:
+                keep(chat_form.END_OF_STREAM, answer.content_type)
                 await response.write(chat_form.END_OF_STREAM)
             await response.write_eof()
             return response, answer.status
     except (chat_form.ChatFormError, ApiError, TimeoutError, aiohttp.ClientError) as error:
         if response is None:
             status, content = _refusal(error, deployment)
-            return web.json_response(content, status=status, headers=name), status
+            refusal = web.json_response(content, status=status, headers=name)
+            if logged:
+                logged.response.add(refusal.body)
+            return refusal, status
         if request.transport is None or request.transport.is_closing():
             return response, _CLIENT_WENT_AWAY
         request.transport.abort()  # so that the client sees that its answer is not whole
@@ -167,6 +185,10 @@ async def _answer(
         body = chat_form.checked(body, str(deployment.body.model))
     async with asyncio.timeout(deployment.timeout_seconds), deployment.ask(body, headers) as answer:
         yield answer
+
+
+def _forget(part: bytes, content_type: str) -> None:
+    """What is done with an answer that is not logged."""
 
 
 def _refusal(error: Exception, deployment: Deployment) -> tuple[int, dict]:

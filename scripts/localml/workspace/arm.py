@@ -5,6 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+_REGISTRY_PREFIX = "/mferp/managementfrontend"  # which the client puts before the calls that are for a registry
+_REGISTRY = "azureml://registries/"
+_REGISTRY_ID = re.compile(rf"(?P<scope>{_REGISTRY}(?P<workspace>[^/]+))/(?P<tail>.*)")
 _ID = re.compile(
     r"(?P<scope>/subscriptions/[^/]+/resource[gG]roups/[^/]+/providers/Microsoft\.MachineLearningServices"
     r"/(?P<hub>workspaces|registries)/(?P<workspace>[^/]+))(?:/(?P<tail>.*))?"
@@ -32,7 +35,10 @@ def invalid(message: str) -> ArmError:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a path points: the scope of the workspace or registry, and what follows it."""
+    """Where a path or an id points: the scope of the workspace or registry, and what follows it.
+
+    The scope of a registry is that of the ids of its assets, azureml://registries/NAME.
+    """
 
     scope: str
     workspace: str
@@ -41,11 +47,14 @@ class Place:
 
     @classmethod
     def of(cls, path: str) -> "Place | None":
-        found = _ID.fullmatch(path.rstrip("/"))
+        path = path.removeprefix(_REGISTRY_PREFIX).rstrip("/")
+        found = _ID.fullmatch(path.removeprefix("azureml:")) or _REGISTRY_ID.fullmatch(path)
         if not found:
             return None
-        tail = tuple((found["tail"] or "").split("/")) if found["tail"] else ()
-        return cls(found["scope"], found["workspace"], found["hub"] == "registries", tail)
+        tail = tuple(found["tail"].split("/")) if found["tail"] else ()
+        in_registry = found.groupdict().get("hub") != "workspaces"
+        scope = f"{_REGISTRY}{found['workspace']}" if in_registry else found["scope"]
+        return cls(scope, found["workspace"], in_registry, tail)
 
 
 def now() -> str:

@@ -1,5 +1,6 @@
 """Assets of a local workspace and of registries: codes, environments, components, data, models and their versions."""
 
+import hashlib
 from typing import Any
 
 from localml.workspace.arm import ArmError, Place, envelope, invalid, not_found
@@ -19,7 +20,7 @@ class Assets:
         """What the service answers for ``kind[/name[/versions[/version[/action]]]]``."""
         kind, name, _, version, action = (*place.tail, *[""] * 5)[:5]
         if action.lower() in ("startpendingupload", "createorgetstartpendingupload"):
-            return self._pending_upload(kind, name, version)
+            return self.pending_upload(place)
         if not name:
             return {
                 "value": [self._container(place, kind, each) for each in self._store.names(self._kind(place, kind))]
@@ -49,7 +50,7 @@ class Assets:
         properties = (body or {}).get("properties")
         if not isinstance(properties, dict):
             raise invalid(f"The request for {kind} {key[1]} has no properties.")
-        self._check_references(kind, properties)
+        self._check_references(place, properties)
         made = envelope(f"{place.scope}/{'/'.join(place.tail)}", kind, properties | {"provisioningState": "Succeeded"})
         if self._store.add(*key, made):
             return made
@@ -71,15 +72,16 @@ class Assets:
         self._store.put(*key, known)
         return known
 
-    def _check_references(self, kind: str, properties: dict[str, Any]) -> None:
-        """A component names code and an environment that are there."""
-        spec = properties.get("componentSpec") or {} if kind == "components" else {}
+    def _check_references(self, place: Place, properties: dict[str, Any]) -> None:
+        """A component names code and an environment that are there; what other registries have is not known here."""
+        spec = properties.get("componentSpec") or {} if place.tail[0] == "components" else {}
         for reference in (spec.get("code"), spec.get("environment")):
-            place = Place.of(str(reference).removeprefix("azureml:"))
-            if place and len(place.tail) == 4:
-                referred, name, _, version = place.tail
-                if self._store.get(self._kind(place, referred), name, version) is None:
-                    raise invalid(f"The component names {referred} {name}:{version}, which is not in this workspace.")
+            named = Place.of(str(reference))
+            if named and named.scope == place.scope and len(named.tail) == 4:
+                referred, name, _, version = named.tail
+                if self._store.get(self._kind(named, referred), name, version) is None:
+                    where = f"registry {place.workspace}" if place.in_registry else "this workspace"
+                    raise invalid(f"The component names {referred} {name}:{version}, which is not in {where}.")
 
     def _versions(self, place: Place, kind: str, name: str, query: dict[str, str]) -> list[Any]:
         """The newest first; of codes those with the hash that the client asks for."""
@@ -103,11 +105,11 @@ class Assets:
         }
         return envelope(f"{place.scope}/{kind}/{name}", kind, properties)
 
-    def _pending_upload(self, kind: str, name: str, version: str) -> Any:
+    def pending_upload(self, place: Place) -> Any:
         """Where the client may put the files of an asset that it is about to register."""
-        import hashlib
-
-        container = hashlib.sha256(f"{kind}/{name}/{version}".encode()).hexdigest()[:32]
+        kind, name, _, version = place.tail[:4]
+        asset = f"{self._kind(place, kind)}/{name}/{version}"
+        container = hashlib.sha256(asset.encode()).hexdigest()[:32]
         self._blobs.create_container(container)
         uri = f"{self._blobs.url}/{container}"
         return {

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from localml.errors import RunError
-from localml.workspace import certificates, settings, workspace_api
+from localml.workspace import certificates, registries_api, resource_table, settings, workspace_api
 from localml.workspace.arm import ArmError, Place, not_found
 from localml.workspace.assets_api import KINDS, Assets
 from localml.workspace.blobs import Blobs, azurite_command
@@ -42,6 +42,7 @@ class Service:
         self._assets = Assets(self.store, blobs)
         self._history = History(self.store, self.jobs, root, known.url, known.secret)
         self._unanswered = root / "workspace" / "unanswered.jsonl"
+        self._resources = resource_table.handlers(self.store, blobs, known, root)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -71,7 +72,7 @@ class Service:
             body = json.loads(raw) if raw else None
         except ValueError as error:
             raise ArmError(400, "BadRequest", f"The body is not JSON: {error}") from None
-        answer = self._history.answer(method, path, body)
+        answer = registries_api.discovery(path, self._settings) or self._history.answer(method, path, body)
         status = 200
         if answer is None and (place := Place.of(path)):
             answer, status = self._resource(method, place, dict(request.query), body)
@@ -83,14 +84,17 @@ class Service:
 
     def _resource(self, method: str, place: Place, query: dict[str, str], body: Any) -> tuple[Any, int]:
         """An answer and its status; None where nothing here answers."""
+        if not place.in_registry and place.workspace != settings.WORKSPACE:
+            raise not_found(f"Workspace {place.workspace}")
+        handler = self._resources.get(place.tail[0] if place.tail else "")
+        if handler and (answered := handler(method, place, query, body)):
+            return answered
         if place.in_registry:
             return (
                 (self._assets.answer(method, place, query, body), 200)
                 if place.tail[:1] and place.tail[0] in KINDS
                 else (None, 0)
             )
-        if place.workspace != settings.WORKSPACE:
-            raise not_found(f"Workspace {place.workspace}")
         if not place.tail:
             return self._workspace.workspace(place), 200
         kind = place.tail[0]

@@ -33,6 +33,7 @@ class Settings:
         return {
             "ARM_CLOUD_METADATA_URL": f"{self.url}/metadata/endpoints",
             "AZUREML_CURRENT_CLOUD": "LocalWorkspace",
+            "REGISTRY_DISCOVERY_ENDPOINT_URL": f"{self.url}/",
             "IDENTITY_ENDPOINT": f"{self.url}/identity/token",
             "IDENTITY_HEADER": self.secret,
             "REQUESTS_CA_BUNDLE": str(ca_bundle(root)),

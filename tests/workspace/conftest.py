@@ -1,0 +1,73 @@
+"""One local workspace for all tests of this folder that run in the same process."""
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localml.workspace import blobs, settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What azure-ai-ml finds it by, for the environment of a process."""
+        known = settings.read(self.root).variables(self.root)
+        return known | {"REQUESTS_CA_BUNDLE": str(self._authority)}
+
+    @property
+    def _authority(self) -> Path:
+        """Our authority alone: each new session of azure-ai-ml takes 40 ms to read all that are trusted anyway."""
+        bundle = settings.ca_bundle(self.root)
+        alone = bundle.with_name("alone.pem")
+        begin = "-----BEGIN CERTIFICATE-----"
+        alone.write_text(begin + bundle.read_text(encoding="utf-8").rpartition(begin)[2], encoding="utf-8")
+        return alone
+
+    def client(self, **names: Any) -> Any:
+        """azure-ai-ml's own client; ``registry_name`` in place of the workspace."""
+        from azure.ai.ml import MLClient
+        from azure.identity import DefaultAzureCredential
+
+        names = names or {"workspace_name": settings.WORKSPACE}
+        credential = DefaultAzureCredential()
+        return MLClient(credential, settings.SUBSCRIPTION, settings.RESOURCE_GROUP, show_progress=False, **names)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Iterator[Workspace]:
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("the local workspace needs Node.js: install node and npm")
+    shared, root = ROOT / ".local", tmp_path_factory.mktemp("workspace")
+    shared.mkdir(exist_ok=True)
+    with (shared / "npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # installed once, by the first
+        blobs.azurite_command(shared)
+    if (shared / "npm").exists():
+        (root / "npm").symlink_to(shared / "npm")
+    command = [sys.executable, str(ROOT / "scripts" / "workspace.py"), "--root", str(root)]
+    subprocess.run([*command, "up"], check=True, capture_output=True)
+    try:
+        yield Workspace(root)
+    finally:
+        subprocess.run([*command, "down"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment(workspace) -> Iterator[None]:
+    """The variables of the workspace, for the tests of this folder alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in workspace.variables.items():
+            patch.setenv(name, value)
+        yield
