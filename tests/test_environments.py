@@ -23,8 +23,10 @@ PACKAGES = {
     "azure.ai.ml": "azure-ai-ml",
     "azure.core": "azure-core",
     "azure.identity": "azure-identity",
+    "azure.keyvault.keys": "azure-keyvault-keys",
     "azure.mgmt.monitor": "azure-mgmt-monitor",
     "bs4": "beautifulsoup4",
+    "sklearn": "scikit-learn",
 }
 
 

@@ -125,7 +125,7 @@ EXTRA_PORTS = {
     "retrieve_context": ("context_prompt",),
     "run_flow": ("flow", "node_results"),
     "judge_answers": ("rubric", "judgments"),
-    "collect_traffic": ("traffic", "window", "earlier_window", "period", "exclude_items", "quarantine"),
+    "collect_traffic": ("traffic", "records", "window", "earlier_window", "period", "exclude_items", "quarantine"),
     "combine_adapters": tuple(f"{word}_{i}" for word in ("adapter", "decision") for i in range(1, 9)),
     "prepare_canaries": ("canary_items",),
     "simulate_traffic": ("after", "period"),
