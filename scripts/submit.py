@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import workspace_client
-from localml import jobfile
+from localml import graph, jobfile
 from localml.errors import RunError
 from localml.graph import component_of
 from workspace_client import RefusedError, UnreachableError, in_one_line, silent
@@ -51,7 +51,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--web", action="store_true", help="open the job in Studio")
     parser.add_argument("--download", nargs="+", default=[], metavar="OUTPUT", help="wait, then bring these outputs")
     parser.add_argument("--download-path", type=Path, default=Path(), help="where to, each in a folder of its name")
-    parser.add_argument("--dry-run", action="store_true", help="check the file and show what would be sent; send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="check the file and show what would be sent")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
     args.wait = bool(args.wait or args.stream or args.download)
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     job = jobfile.load(args.file, [setting for group in args.set for setting in group]) if args.file else None
     if job:
         job.name = args.name or job.name
+        _check_bindings(job)
         _check_downloads(args, job)
     if args.dry_run:
         print(plan(args.file, job))
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         _stream(client, job.name)
     job = wait(args, client, job.name)
     if job.status != "Completed":
-        print(f"submit.py: error: job {job.name}: {job.status}{_reason(client, job)}", file=sys.stderr)
+        print(f"submit.py: error: job {job.name}: {_word(job.status)}{_reason(client, job)}", file=sys.stderr)
         return 1
     for output in args.download:
         print(f"{output}: {download(client, job.name, output, args.download_path)}")
@@ -142,7 +143,7 @@ def wait(args: argparse.Namespace, client: Any, name: str) -> Any:
             lost = None
             if job.status != status:
                 status = job.status
-                print(f"{datetime.datetime.now():%H:%M:%S} {status}", flush=True)
+                print(f"{datetime.datetime.now():%H:%M:%S} {_word(status)}", flush=True)
             if status in ENDED:
                 return job
         time.sleep(min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, (now - began) / 20)))
@@ -165,7 +166,8 @@ def plan(file: Path, job: Any) -> str:
     lines += [f"  input   {name} = {_shown(port)}" for name, port in job.inputs.items()]
     for name, node in job.jobs.items():
         where = getattr(node, "compute", None) or job.settings.default_compute
-        lines.append(f"  step    {name}: {component_of(node).name} on {where}")
+        component = component_of(node)
+        lines.append(f"  step    {name}: {getattr(component, 'display_name', component)} on {where}")
     for name, port in job.outputs.items():
         asset = f", registered as {port.name}" if getattr(port, "name", None) else ""
         lines.append(f"  output  {name}: {port.type}{asset}")
@@ -179,6 +181,11 @@ def _shown(port: Any) -> str:
     if path is None:
         return str(given)
     return str(path) if re.match(r"azureml:|[a-z]+://", str(path)) else f"{path} (uploaded)"
+
+
+def _word(status: Any) -> str:
+    """As Studio shows it; azure-ai-ml's enumeration prints by another name."""
+    return str(getattr(status, "value", status))
 
 
 def _get(client: Any, name: str) -> Any:
@@ -213,6 +220,22 @@ def _reason(client: Any, job: Any) -> str:
     except Exception as error:  # the status is known; more is a courtesy
         return f" (no reason: {type(error).__name__}; see {job.studio_url})"
     return ""
+
+
+def _check_bindings(job: Any) -> None:
+    """What azure-ai-ml leaves to Azure: types, enumerations, ranges, cycles."""
+    if _is_all_here(job.jobs):
+        graph.build(job)
+
+
+def _is_all_here(nodes: dict[str, Any]) -> bool:
+    """Whether all ports are known: those of registered components Azure alone knows."""
+    return all(
+        node.type in ("command", "pipeline", "sweep")
+        and not isinstance(component := component_of(node), str)
+        and _is_all_here(getattr(component, "jobs", {}))
+        for node in nodes.values()
+    )
 
 
 def _check_downloads(args: argparse.Namespace, job: Any) -> None:

@@ -23,13 +23,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="workspace.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--root", type=Path, default=Path(".local"), help="where everything is kept (default .local)")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the workspace; what it held before is there again")
+    up = commands.add_parser("up", help="start the workspace; what it held before is there again")
+    up.add_argument("--jobs", type=int, default=2, metavar="N", help="how many run at once (default 2)")
     commands.add_parser("down", help="stop it; its jobs go on, and are found again by the next start")
     env = commands.add_parser("env", help="print the variables with which azure-ai-ml finds it, for eval")
     env.add_argument(
         "--format", choices=["shell", "dotenv"], default="shell", help="lines of `export` or of NAME=value"
     )
-    return parser.parse_args(argv)
+    env.add_argument("--trust-only-this", action="store_true", help="trust no other server; azure-ai-ml is faster then")
+    args = parser.parse_args(argv)
+    if args.command == "up" and args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: at least 1")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +57,7 @@ def up(args: argparse.Namespace) -> None:
     log = folder / "service.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "localml.workspace.service", str(args.root.resolve())],
+            [sys.executable, "-m", "localml.workspace.service", str(args.root.resolve()), str(args.jobs)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -85,7 +90,7 @@ def down(args: argparse.Namespace) -> None:
 
 def env(args: argparse.Namespace) -> None:
     known = settings.read(args.root)
-    for name, value in known.variables(args.root).items():
+    for name, value in known.variables(args.root, trust_only_this=args.trust_only_this).items():
         print(f"export {name}={shlex.quote(value)}" if args.format == "shell" else f"{name}={value}")
 
 

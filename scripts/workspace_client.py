@@ -13,7 +13,7 @@ from localml import jobfile
 
 _LONGEST_MESSAGE = 400
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-_FOR_NOW = (408, 429, 500, 502, 503, 504)
+_FOR_NOW = (401, 408, 429, 500, 502, 503, 504)
 
 
 class RefusedError(Exception):
@@ -44,12 +44,26 @@ def connect(args: argparse.Namespace, registry: str | None = None) -> Any:
         if registry:
             return MLClient(credential, *names[:2], registry_name=registry, show_progress=False)
         if not all(names):
-            known = MLClient.from_config(credential, show_progress=False)
+            known = _of_config_json(credential)
             found = known.subscription_id, known.resource_group_name, known.workspace_name
             names = [given or other for given, other in zip(names, found, strict=True)]
         client = MLClient(credential, *names, show_progress=False)
         client.workspaces.get(client.workspace_name)  # in one that does not exist everything else would only be absent
         return client
+
+
+def _of_config_json(credential: Any) -> Any:
+    from azure.ai.ml import MLClient
+    from azure.ai.ml.exceptions import MlException
+
+    try:
+        return MLClient.from_config(credential, show_progress=False)
+    except (MlException, ValueError, KeyError, TypeError) as error:
+        why = "there is none" if isinstance(error, MlException) else f"{type(error).__name__}: {error}"
+        raise RefusedError(
+            f"workspace: give --subscription, --resource-group and --workspace-name, set AZURE_SUBSCRIPTION_ID, "
+            f"AZURE_RESOURCE_GROUP and AZURE_ML_WORKSPACE, or write a config.json ({why})"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -75,13 +89,12 @@ def in_one_line(what: str) -> Iterator[None]:
 
     try:
         yield
-    except ClientAuthenticationError as error:
-        raise UnreachableError(f"{what}: no sign-in (az login): {_said(error)}") from error
+    except ClientAuthenticationError as error:  # its status is 401, or none where no credential gave a token
+        state = "the sign-in is not taken" if error.status_code else "no sign-in (az login)"
+        raise UnreachableError(f"{what}: {state}: {_said(error)}") from error
     except (ServiceRequestError, ServiceResponseError) as error:
         raise UnreachableError(f"{what}: no answer from Azure: {_said(error)}") from error
     except HttpResponseError as error:
-        if error.status_code == 401:
-            raise UnreachableError(f"{what}: the sign-in is not taken: {_said(error)}") from error
         if error.status_code in _FOR_NOW:
             raise UnreachableError(f"{what}: Azure does not answer now: {_said(error)}") from error
         raise RefusedError(f"{what}: {_said(error)}") from error

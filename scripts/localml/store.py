@@ -85,6 +85,15 @@ class Store:
         finally:
             os.close(lock)
 
+    def end_orphans(self) -> None:
+        """End the processes of steps whose runner was killed."""
+        for owner in self._work.glob("*/owner.json"):
+            with owner.parent.with_suffix(".lock").open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    _end_orphans(owner)
+
     def commit(self, key: str, work: Path, hashes: dict[str, str], seconds: float, facts: dict[str, Any]) -> Finished:
         """Turn a work folder into a finished step by one rename."""
         shutil.rmtree(work / "code", ignore_errors=True)

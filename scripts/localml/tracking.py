@@ -118,9 +118,15 @@ class Tracker:
         self._calls.submit(self._ask, "end_run", run_id=run_id, status=status)
 
     def environment(self, run_id: str) -> dict[str, str]:
-        """The variables by which a step finds the run that is open for it, as Azure ML sets them."""
+        """The variables by which a step finds the run that is open for it, as Azure ML sets them.
+
+        In a local workspace its steps talk to a server, which offers what Azure ML's does (LOCALML_TRACKING_SERVER).
+        """
+        server = os.environ.get("LOCALML_TRACKING_SERVER")
+        by_server = {"MLFLOW_REGISTRY_URI": self.uri, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
         return {
-            "MLFLOW_TRACKING_URI": self.uri,
+            "MLFLOW_TRACKING_URI": server or self.uri,
+            **(by_server if server else {}),
             "MLFLOW_RUN_ID": run_id,
             "MLFLOW_EXPERIMENT_ID": self._experiment_id,
             "MLFLOW_EXPERIMENT_NAME": self._experiment,

@@ -23,17 +23,12 @@ class Workspace:
     @property
     def variables(self) -> dict[str, str]:
         """What azure-ai-ml finds it by, for the environment of a process."""
-        known = settings.read(self.root).variables(self.root)
-        return known | {"REQUESTS_CA_BUNDLE": str(self._authority)}
+        return settings.read(self.root).variables(self.root, trust_only_this=True)
 
-    @property
-    def _authority(self) -> Path:
-        """Our authority alone: each new session of azure-ai-ml takes 40 ms to read all that are trusted anyway."""
-        bundle = settings.ca_bundle(self.root)
-        alone = bundle.with_name("alone.pem")
-        begin = "-----BEGIN CERTIFICATE-----"
-        alone.write_text(begin + bundle.read_text(encoding="utf-8").rpartition(begin)[2], encoding="utf-8")
-        return alone
+    def script(self, *flags: str) -> subprocess.CompletedProcess:
+        """`scripts/workspace.py` for this workspace."""
+        command = [sys.executable, str(ROOT / "scripts" / "workspace.py"), "--root", str(self.root)]
+        return subprocess.run([*command, *flags], check=True, capture_output=True, text=True)
 
     def client(self, **names: Any) -> Any:
         """azure-ai-ml's own client; ``registry_name`` in place of the workspace."""
@@ -56,12 +51,12 @@ def workspace(tmp_path_factory) -> Iterator[Workspace]:
         blobs.azurite_command(shared)
     if (shared / "npm").exists():
         (root / "npm").symlink_to(shared / "npm")
-    command = [sys.executable, str(ROOT / "scripts" / "workspace.py"), "--root", str(root)]
-    subprocess.run([*command, "up"], check=True, capture_output=True)
+    made = Workspace(root)
+    made.script("up")
     try:
-        yield Workspace(root)
+        yield made
     finally:
-        subprocess.run([*command, "down"], check=True, capture_output=True)
+        made.script("down")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,6 +10,8 @@ from localml.workspace.resource_store import ResourceStore
 KINDS = ("codes", "environments", "components", "data", "models")
 # What may change once a version is there; everything else is for a new version.
 _CHANGEABLE = ("description", "tags", "properties", "isArchived", "stage")
+# What Azure says of an asset that the client does not send.
+_ADDED = {"models": {"flavors": {}}}
 
 
 class Assets:
@@ -50,6 +52,7 @@ class Assets:
         properties = (body or {}).get("properties")
         if not isinstance(properties, dict):
             raise invalid(f"The request for {kind} {key[1]} has no properties.")
+        properties = _ADDED.get(kind, {}) | properties
         self._check_references(place, properties)
         made = envelope(f"{place.scope}/{'/'.join(place.tail)}", kind, properties | {"provisioningState": "Succeeded"})
         if self._store.add(*key, made):
@@ -84,11 +87,14 @@ class Assets:
                     raise invalid(f"The component names {referred} {name}:{version}, which is not in {where}.")
 
     def _versions(self, place: Place, kind: str, name: str, query: dict[str, str]) -> list[Any]:
-        """The newest first; of codes those with the hash that the client asks for."""
-        found = [body for _, body in self._store.versions(self._kind(place, kind), name)]
+        """The newest first; of codes those with the hash that the client asks for, by a name that it has made up."""
+        kind = self._kind(place, kind)
         if wanted := query.get("hash"):
+            found = self._store.all(kind)
             hashes = [(body["properties"].get("properties") or {}).get("hash_sha256") for body in found]
             found = [body for body, sha256 in zip(found, hashes, strict=True) if sha256 == wanted]
+        else:
+            found = [body for _, body in self._store.versions(kind, name)]
         found = [body for body in found if not body["properties"].get("isArchived")]
         top = query.get("$top") or query.get("top")
         return found[: int(top)] if top else found

@@ -18,13 +18,16 @@ _MARGIN = datetime.timedelta(days=1)  # of clocks, and to the end
 def ensure(folder: Path) -> tuple[Path, Path, Path]:
     """A certificate for 127.0.0.1, its key, and the bundle to trust: all that is trusted anyway, and our authority.
 
+    ``authority.pem`` beside them is our authority alone.
     Made anew where there is none or it ends within a day. The authority's key is thrown away: nothing else is ever
     signed by it.
     """
     certificate, key, bundle = (folder / name for name in ("certificate.pem", "key.pem", "ca_bundle.pem"))
-    if not (bundle.exists() and _lasts(certificate)):
+    alone = folder / "authority.pem"
+    if not (bundle.exists() and alone.exists() and _lasts(certificate)):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         authority, signed, signed_key = _make()
+        alone.write_bytes(authority)
         bundle.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + authority)
         key.unlink(missing_ok=True)
         with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

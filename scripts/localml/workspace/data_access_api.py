@@ -2,8 +2,13 @@
 
 from typing import Any
 
-from localml.workspace.arm import ArmError, invalid
+from localml.workspace.arm import ArmError, envelope, invalid
+from localml.workspace.blobs import ARTIFACTS_CONTAINER, DEFAULT_CONTAINER, Blobs
 from localml.workspace.named_resources import NamedResources
+from localml.workspace.resource_store import ResourceStore
+from localml.workspace.workspace_api import SCOPE
+
+_OF_THE_WORKSPACE = {"workspaceblobstore": DEFAULT_CONTAINER, "workspaceartifactstore": ARTIFACTS_CONTAINER}
 
 # Of each kind of datastore, the properties that say where it is.
 _STORES = {
@@ -18,6 +23,7 @@ _SECRETS = ("key", "clientSecret", "sasToken", "sas", "pat", "password", "secret
 
 class Connections(NamedResources):
     kind = "connections"
+    created = 200
 
     def check(self, name: str, properties: dict[str, Any], known: dict[str, Any] | None) -> None:
         for key in ("category", "target", "authType"):
@@ -38,11 +44,29 @@ class Connections(NamedResources):
 
 
 class Datastores(NamedResources):
-    """Those that somebody made; the two of the workspace itself are not here."""
+    """The two of the workspace itself, which are in Azurite, and those that somebody made."""
 
     kind = "datastores"
 
+    def __init__(self, store: ResourceStore, blobs: Blobs) -> None:
+        super().__init__(store)
+        self._blobs = blobs
+        for name, container in _OF_THE_WORKSPACE.items():
+            # The client makes https://ACCOUNT.blob.SUFFIX of it, which no resolver of this machine knows. With an
+            # account of this form the rest is a fragment of the URL, and what is left leads to Azurite.
+            properties = {
+                "datastoreType": "AzureBlob",
+                "accountName": f"{blobs.url.removeprefix('https://')}#",
+                "containerName": container,
+                "endpoint": "core.local",
+                "protocol": "https",
+                "isDefault": name == "workspaceblobstore",
+                "credentials": {"credentialsType": "Sas"},
+            }
+            store.put(self.kind, name, "", envelope(f"{SCOPE}/datastores/{name}", self.kind, properties))
+
     def check(self, name: str, properties: dict[str, Any], known: dict[str, Any] | None) -> None:
+        _check_owner(name)
         kind = properties.get("datastoreType")
         if kind not in _STORES:
             raise invalid(f"datastoreType {kind!r} is none of {', '.join(_STORES)}.")
@@ -50,6 +74,9 @@ class Datastores(NamedResources):
             raise invalid(f"Datastore {name} has no {', '.join(missing)}.")
         if known and known["datastoreType"] != kind:
             raise ArmError(400, "ImmutableProperty", f"Datastore {name} is {known['datastoreType']} and stays that.")
+
+    def check_deletion(self, resource: dict[str, Any]) -> None:
+        _check_owner(resource["name"])
 
     def shown(self, resource: dict[str, Any]) -> dict[str, Any]:
         credentials = resource["properties"].get("credentials") or {"credentialsType": "None"}
@@ -59,7 +86,14 @@ class Datastores(NamedResources):
     def act(self, action: str, resource: dict[str, Any]) -> tuple[Any, int] | None:
         if action != "listsecrets":
             return None
+        if resource["name"] in _OF_THE_WORKSPACE:
+            return {"secretsType": "Sas", "sasToken": self._blobs.sas()}, 200
         secrets = (resource["properties"].get("credentials") or {}).get("secrets")
         if not secrets:
             raise invalid(f"Datastore {resource['name']} has no secrets: it is read as the identity of the job.")
         return secrets, 200
+
+
+def _check_owner(name: str) -> None:
+    if name in _OF_THE_WORKSPACE:
+        raise ArmError(409, "Conflict", f"Datastore {name} belongs to the workspace and stays as it is.")

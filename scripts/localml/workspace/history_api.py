@@ -1,25 +1,23 @@
 """The run history of a local workspace: what `jobs.stream`, `jobs.download` and the list of child jobs ask for."""
 
-import hashlib
-import hmac
 import re
 from pathlib import Path
 from typing import Any
 
-from localml.workspace.arm import ArmError, invalid
+from localml.workspace.arm import invalid, not_found
+from localml.workspace.job_logs import EXECUTION_LOG, STEP_LOG, execution_log, step_log
 from localml.workspace.jobs import ENDED, Jobs
 from localml.workspace.resource_store import ResourceStore
+from localml.workspace.studio import Studio
 
 # /history/v1.0/<scope>/[experiments/E/]runs/R/...; the scope is that of the workspace
 _PATH = re.compile(r"/(?P<service>history|data|modelregistry)/v1\.0/subscriptions/.*?/workspaces/[^/]+/(?P<tail>.*)")
 _RUN = re.compile(r"(?:experiments/[^/]+/|experimentids/[^/]+/)?runs/(?P<run>[^/]+)(?:/(?P<what>\w+))?")
-_LOG = "logs/azureml/executionlogs.txt"
-_ASSET_TYPES = {"custom_model": "CustomModel", "mlflow_model": "MLFlowModel", "triton_model": "TritonModel"}
 
 
 class History:
-    def __init__(self, store: ResourceStore, jobs: Jobs, root: Path, url: str, secret: str) -> None:
-        self._store, self._jobs, self._root, self._url, self._secret = store, jobs, root, url, secret
+    def __init__(self, store: ResourceStore, jobs: Jobs, root: Path, url: str, studio: Studio) -> None:
+        self._store, self._jobs, self._root, self._url, self._studio = store, jobs, root, url, studio
 
     def answer(self, method: str, path: str, body: Any) -> Any | None:
         """The answer, or None where the path is not one of run history."""
@@ -45,15 +43,12 @@ class History:
 
     def _run(self, name: str) -> dict[str, Any]:
         """A job, or one of its steps, which is called JOB_STEP here."""
-        if self._store.get("jobs", name) is None:
-            for job in self._store.all("jobs"):
-                step = self._store.get("steps", job["name"], name.removeprefix(f"{job['name']}_"))
-                if step and name.startswith(f"{job['name']}_"):
-                    return self._step(job["name"], step)
-        properties = self._jobs.get(name)["properties"]
+        if self._store.get("jobs", name) is None and (found := self._jobs.step(name)):
+            return self._step(*found)
+        properties, known = self._jobs.get(name)["properties"], self._jobs.run_of(name)
         outputs = {
             port: {"assetId": uri, "type": _asset_type(properties["outputs"][port]["jobOutputType"])}
-            for port, uri in properties.get("output_uris", {}).items()
+            for port, uri in known.get("output_uris", {}).items()
         }
         return {
             "runId": name,
@@ -66,7 +61,7 @@ class History:
             "tags": properties.get("tags") or {},
             "properties": properties.get("properties") or {},
             "outputs": outputs,
-            **_times(properties.get("started"), properties.get("ended")),
+            **_times(known.get("started"), known.get("ended")),
         }
 
     @staticmethod
@@ -88,10 +83,10 @@ class History:
         run = self._run(name)
         details = {key: run[key] for key in ("runId", "status", "tags", "properties")}
         details |= {"logFiles": {}, "warnings": [], **_times(run.get("startTimeUtc"), run.get("endTimeUtc"))}
-        if "parentRunId" not in run:
-            details["logFiles"] = {_LOG: self.log_url(name)}
-            if error := self._jobs.get(name)["properties"].get("error"):
-                details["error"] = {"error": error}
+        is_step = "parentRunId" in run
+        details["logFiles"] = {STEP_LOG if is_step else EXECUTION_LOG: self._log_url(name)}
+        if not is_step and (error := self._jobs.run_of(name).get("error")):
+            details["error"] = {"error": error}
         return details
 
     def _change(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -104,20 +99,17 @@ class History:
             self._store.change("jobs", name, changes)
         return self._run(name)
 
-    def log_url(self, name: str) -> str:
-        """Where the log of a job is read without a sign-in, as a blob with a signature is on Azure."""
-        return f"{self._url}/logs/{name}?sig={self._signature(name)}"
+    def _log_url(self, run: str) -> str:
+        """Where a log is read without a sign-in, as a blob with a signature is on Azure."""
+        return f"{self._url}/logs/{run}?sig={self._studio.signature(run)}"
 
-    def log(self, name: str, signature: str) -> bytes:
-        if not hmac.compare_digest(signature, self._signature(name)):
-            raise ArmError(403, "AuthenticationFailed", "The signature of this log's address is not right.")
-        try:
-            return (self._root / "workspace" / "jobs" / name / "executionlogs.txt").read_bytes()
-        except OSError:
-            return b""
-
-    def _signature(self, name: str) -> str:
-        return hmac.new(self._secret.encode(), f"log {name}".encode(), hashlib.sha256).hexdigest()
+    def log(self, run: str, signature: str) -> str:
+        self._studio.check(run, signature)
+        if self._store.get("jobs", run):
+            return execution_log(self._root, run)
+        if (found := self._jobs.step(run)) is None:
+            raise not_found(f"Run {run}")
+        return step_log(self._root, found[0], found[1]["name"])
 
 
 def _resolved(service: str, tail: str, body: Any) -> Any | None:
@@ -132,7 +124,8 @@ def _resolved(service: str, tail: str, body: Any) -> Any | None:
 
 
 def _asset_type(output_type: str) -> str:
-    return _ASSET_TYPES.get(output_type, output_type)
+    """A model goes as a folder: azure-ai-ml 1.35 has a bug by which it cannot ask where a model lies."""
+    return "uri_folder" if output_type.endswith("_model") else output_type
 
 
 def _times(started: str | None, ended: str | None) -> dict[str, str]:

@@ -79,7 +79,7 @@ class JobFiles:
         if not path.exists():
             spec = self._spec(name, version)
             if spec.get("code"):
-                spec["code"] = str(self._snapshot(spec["code"]))
+                spec["code"] = str(self.snapshot(spec["code"]))
             if isinstance(spec.get("environment"), str):
                 spec["environment"] = self._environment(spec["environment"])
             if isinstance(spec.get("task"), dict):  # a parallel component keeps both in its task
@@ -105,12 +105,12 @@ class JobFiles:
     def _local_task(self, task: dict[str, Any]) -> dict[str, Any]:
         local = dict(task)
         if task.get("code"):
-            local["code"] = str(self._snapshot(task["code"]))
+            local["code"] = str(self.snapshot(task["code"]))
         if isinstance(task.get("environment"), str):
             local["environment"] = self._environment(task["environment"])
         return local
 
-    def _snapshot(self, code: str) -> Path:
+    def snapshot(self, code: str) -> Path:
         """The uploaded code, downloaded once."""
         place = Place.of(code.removeprefix("azureml:"))
         _, name, _, version = place.tail

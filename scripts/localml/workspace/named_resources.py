@@ -1,7 +1,7 @@
 """Resources of a workspace that have a name and no versions: made, changed, read, listed and deleted."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from localml.workspace.arm import Place, envelope, invalid, not_found
 from localml.workspace.resource_store import ResourceStore
@@ -14,28 +14,31 @@ class NamedResources:
     """One kind of them; a kind with rules of its own overrides what differs."""
 
     kind: str
+    created = 201  # the status that says so
+    added: ClassVar[dict[str, Any]] = {}  # what Azure says of one that the client has not
 
     def __init__(self, store: ResourceStore) -> None:
         self._store = store
 
     def answer(self, method: str, place: Place, query: dict[str, str], body: Any) -> tuple[Any, int] | None:
         """A handler for the service: what it answers for ``kind[/name[/action]]``."""
-        names = place.tail[1:]
-        if place.in_registry or len(names) > 2 or (len(names) == 2 and method != "POST"):
+        if place.in_registry:
             return None
-        if not names:
-            return {
-                "value": [self.shown(each) for each in self._store.all(self.kind) if self.is_listed(each, query)]
-            }, 200
-        if len(names) == 2:
-            return self.act(names[1].lower(), self.get(names[0]))
-        if method in ("PUT", "PATCH"):
-            return self._put(place, names[0], body, self._store.get(self.kind, names[0]))
-        if method == "DELETE":
-            self.get(names[0])
-            self._store.delete(self.kind, names[0])
-            return {}, 200
-        return self.shown(self.get(names[0])), 200
+        match method, place.tail[1:]:
+            case "GET", ():
+                found = [each for each in self._store.all(self.kind) if self.is_listed(each, query)]
+                return {"value": [self.shown(each) for each in found]}, 200
+            case "GET", (name,):
+                return self.shown(self.get(name)), 200
+            case "PUT", (name,):
+                return self._put(place, name, body, self._store.get(self.kind, name))
+            case "DELETE", (name,):
+                self.check_deletion(self.get(name))
+                self._store.delete(self.kind, name)
+                return {}, 200
+            case "POST", (name, action):
+                return self.act(action.lower(), self.get(name))
+        return None
 
     def get(self, name: str) -> dict[str, Any]:
         if (found := self._store.get(self.kind, name)) is None:
@@ -47,17 +50,20 @@ class NamedResources:
             raise invalid(f"The request for {self.kind} {name} has no properties.")
         if not _NAME.fullmatch(name):
             raise invalid(f"{name!r} is no name for one of the {self.kind}: letters, digits, '_', '-' and '.'.")
-        properties = body["properties"]
+        properties = self.added | body["properties"]
         self.check(name, properties, known and known["properties"])
         more = {key: body[key] for key in _KEPT if body.get(key) is not None}
         made = envelope(
             f"{place.scope}/{self.kind}/{name}", self.kind, properties | {"provisioningState": "Succeeded"}, **more
         )
         self._store.put(self.kind, name, "", made)
-        return self.shown(made), 200 if known else 201
+        return self.shown(made), 200 if known else self.created
 
     def check(self, name: str, properties: dict[str, Any], known: dict[str, Any] | None) -> None:
         """Raises ``ArmError`` for what Azure refuses; ``known`` are the properties of the one that is there."""
+
+    def check_deletion(self, resource: dict[str, Any]) -> None:
+        """Raises ``ArmError`` for one that stays."""
 
     def is_listed(self, resource: dict[str, Any], query: dict[str, str]) -> bool:
         return True

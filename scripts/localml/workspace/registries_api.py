@@ -8,10 +8,10 @@ from localml.workspace.assets_api import Assets
 from localml.workspace.blobs import Blobs
 from localml.workspace.resource_store import ResourceStore
 from localml.workspace.settings import RESOURCE_GROUP, SUBSCRIPTION, Settings
+from localml.workspace.workspace_api import PROVIDER
 
 _DISCOVERY = re.compile(r"/registrymanagement/v1\.0/registries/(?P<name>[^/]+)/discovery")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")  # Azure's rule
-_GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.MachineLearningServices"
 
 
 def discovery(path: str, settings: Settings) -> dict[str, Any] | None:
@@ -51,7 +51,7 @@ class Registries:
         given = self._store.get("registries", name) or {}
         properties = given.get("properties", {}) | {"discoveryUrl": f"{self._settings.url}/discovery"}
         more = {"location": given.get("location", "local"), "tags": given.get("tags") or {}}
-        return envelope(f"{_GROUP}/registries/{name}", "registries", properties, **more), 200
+        return envelope(f"{PROVIDER}/registries/{name}", "registries", properties, **more), 200
 
     def upload(self, method: str, place: Place, query: dict[str, str], body: Any) -> tuple[Any, int] | None:
         """Where the files of an asset of a registry go, and where they are read."""

@@ -1,8 +1,10 @@
 """All that a local workspace knows, in one SQLite file: resources by kind, name and version, as ARM shows them."""
 
+import contextlib
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,26 @@ class ResourceStore:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
         self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")  # whole after any kill of a process
         self._connection.execute(_TABLE)
 
     def close(self) -> None:
         self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, and no other process or thread between; may stand within another one."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
     def get(self, kind: str, name: str, version: str = "") -> Any | None:
         row = self._all("SELECT body FROM resources WHERE kind=? AND name=? AND version=?", kind, name, version)
@@ -46,7 +64,7 @@ class ResourceStore:
 
     def change(self, kind: str, name: str, changes: dict[str, Any]) -> Any:
         """Set ``changes`` in the properties of a resource without versions; what it is then."""
-        with self._lock:
+        with self.transaction():
             body = self.get(kind, name)
             body["properties"] |= changes
             self.put(kind, name, "", body)
@@ -62,6 +80,14 @@ class ResourceStore:
         rows = self._all("SELECT body FROM resources WHERE kind=? ORDER BY number DESC", kind)
         return [json.loads(body) for (body,) in rows]
 
+    def page(self, kind: str, size: int, before: int | None = None) -> list[tuple[int, Any]]:
+        """As ``all``, but the next ``size`` of them before a number, each with its number."""
+        rows = self._all(
+            "SELECT number, body FROM resources WHERE kind=? AND number < ? ORDER BY number DESC LIMIT ?",
+            *(kind, 2**62 if before is None else before, size),
+        )
+        return [(number, json.loads(body)) for number, body in rows]
+
     def names(self, kind: str) -> list[str]:
         return [name for (name,) in self._all("SELECT DISTINCT name FROM resources WHERE kind=? ORDER BY name", kind)]
 
@@ -69,7 +95,7 @@ class ResourceStore:
         done = self._run("DELETE FROM resources WHERE kind=? AND name=? AND version=?", kind, name, version)
         return done.rowcount == 1
 
-    def _all(self, statement: str, *values: str) -> list[tuple]:
+    def _all(self, statement: str, *values: str | int) -> list[tuple]:
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
 

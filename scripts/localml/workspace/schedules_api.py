@@ -1,9 +1,9 @@
 """Schedules: kept as they are given, checked as Azure checks them, and never fired on this machine."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
-from localml.workspace.arm import Place, invalid
+from localml.workspace.arm import ArmError, Place, invalid
 from localml.workspace.job_files import named
 from localml.workspace.named_resources import NamedResources
 
@@ -16,6 +16,7 @@ _VIEWS = {"EnabledOnly": (True,), "DisabledOnly": (False,), "All": (True, False)
 
 class Schedules(NamedResources):
     kind = "schedules"
+    added: ClassVar[dict[str, Any]] = {"isEnabled": True}
 
     def check(self, name: str, properties: dict[str, Any], known: dict[str, Any] | None) -> None:
         trigger, action = properties.get("trigger") or {}, properties.get("action") or {}
@@ -34,6 +35,10 @@ class Schedules(NamedResources):
                 raise invalid(
                     f"The schedule names the component {component}:{version}, which is not in this workspace."
                 )
+
+    def check_deletion(self, resource: dict[str, Any]) -> None:
+        if resource["properties"].get("isEnabled", True):
+            raise ArmError(409, "Conflict", f"Schedule {resource['name']} is enabled; disable it first.")
 
     def is_listed(self, resource: dict[str, Any], query: dict[str, str]) -> bool:
         view = query.get("listViewType", "EnabledOnly")

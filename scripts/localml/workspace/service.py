@@ -11,21 +11,24 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from localml.errors import RunError
-from localml.workspace import certificates, registries_api, resource_table, settings, workspace_api
+from localml.workspace import certificates, registries_api, resource_table, settings, tracking_server, workspace_api
 from localml.workspace.arm import ArmError, Place, not_found
 from localml.workspace.assets_api import KINDS, Assets
 from localml.workspace.blobs import Blobs, azurite_command
+from localml.workspace.endpoints_api import OnlineEndpoints
 from localml.workspace.history_api import History
 from localml.workspace.identity import Identity
-from localml.workspace.jobs import Jobs
+from localml.workspace.insights_api import Insights
+from localml.workspace.jobs import AT_ONCE, Jobs
 from localml.workspace.resource_store import ResourceStore
+from localml.workspace.studio import Studio
 
 _MAX_BODY = 64 * 2**20
 
@@ -33,16 +36,19 @@ _MAX_BODY = 64 * 2**20
 class Service:
     """Answers calls; ``unanswered`` keeps those of the client that nothing here answers yet."""
 
-    def __init__(self, root: Path, known: settings.Settings, blobs: Blobs) -> None:
+    def __init__(self, root: Path, known: settings.Settings, blobs: Blobs, at_once: int) -> None:
         self._settings, self._root = known, root
         self.store = ResourceStore(settings.database(root))
-        self.jobs = Jobs(self.store, root, f"{known.url}/studio", {"REQUESTS_CA_BUNDLE": str(settings.ca_bundle(root))})
+        self.studio = Studio(self.store, root, known.studio_url, known.secret)
+        variables = {"REQUESTS_CA_BUNDLE": str(settings.ca_bundle(root))}
+        self.jobs = Jobs(self.store, root, self.studio, variables, at_once)
         self._identity = Identity(known.secret)
-        self._workspace = workspace_api.Workspace(self.store, blobs, known)
         self._assets = Assets(self.store, blobs)
-        self._history = History(self.store, self.jobs, root, known.url, known.secret)
+        self._history = History(self.store, self.jobs, root, known.url, self.studio)
         self._unanswered = root / "workspace" / "unanswered.jsonl"
-        self._resources = resource_table.handlers(self.store, blobs, known, root)
+        endpoints = OnlineEndpoints(self.store, blobs, root, known.secret)
+        self._insights = Insights(self.store, endpoints)
+        self._resources = resource_table.handlers(self.store, blobs, known, endpoints)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -66,16 +72,18 @@ class Service:
             return web.json_response(workspace_api.discovery(self._settings))
         if path.startswith("/logs/"):
             text = self._history.log(path.removeprefix("/logs/"), request.query.get("sig", ""))
-            return web.Response(body=text, content_type="text/plain")
+            return web.Response(text=text, content_type="text/plain")
         self._identity.check(request.headers.get("Authorization"))
         try:
             body = json.loads(raw) if raw else None
         except ValueError as error:
             raise ArmError(400, "BadRequest", f"The body is not JSON: {error}") from None
         answer = registries_api.discovery(path, self._settings) or self._history.answer(method, path, body)
-        status = 200
+        status, query = 200, dict(request.query)
+        if answer is None and (answered := self._insights.answer(method, path, query, body)):
+            answer, status = answered
         if answer is None and (place := Place.of(path)):
-            answer, status = self._resource(method, place, dict(request.query), body)
+            answer, status = self._resource(method, place, query, body)
         if answer is None:
             self._note_unanswered(method, path)
             raise ArmError(501, "NotImplemented", f"The local workspace does not answer {method} {path}.")
@@ -89,33 +97,29 @@ class Service:
         handler = self._resources.get(place.tail[0] if place.tail else "")
         if handler and (answered := handler(method, place, query, body)):
             return answered
-        if place.in_registry:
-            return (
-                (self._assets.answer(method, place, query, body), 200)
-                if place.tail[:1] and place.tail[0] in KINDS
-                else (None, 0)
-            )
         if not place.tail:
-            return self._workspace.workspace(place), 200
-        kind = place.tail[0]
-        answers: dict[str, Callable[[], Any]] = {
-            "computes": lambda: self._workspace.computes(method, place, body),
-            "datastores": lambda: self._workspace.datastores(place),
-            **{each: lambda: self._assets.answer(method, place, query, body) for each in KINDS},
-        }
-        if kind == "jobs":
-            return self._job(method, place, body)
-        return (answers[kind](), 200) if kind in answers else (None, 0)
+            return workspace_api.workspace(place, self._settings), 200
+        if place.tail[0] == "jobs" and not place.in_registry:
+            return self._job(method, place, query, body)
+        return (self._assets.answer(method, place, query, body), 200) if place.tail[0] in KINDS else (None, 0)
 
-    def _job(self, method: str, place: Place, body: Any) -> tuple[Any, int]:
+    def _job(self, method: str, place: Place, query: dict[str, str], body: Any) -> tuple[Any, int]:
         if len(place.tail) == 1:
-            return {"value": self.store.all("jobs")}, 200
+            found, more = self.jobs.page(query)
+            following = {name: value for name, value in query.items() if name != "$skip"} | {"$skip": str(more)}
+            link = f"{self._settings.url}{place.scope}/jobs?{urlencode(following)}"
+            return {"value": found, **({"nextLink": link} if more else {})}, 200
         name = place.tail[1]
         if place.tail[2:] == ("cancel",):
             self.jobs.cancel(name)
             return {}, 200
         if method == "PUT":
             return self.jobs.submit(place, name, body), 201
+        if method == "DELETE":
+            self.jobs.delete(name)
+            return {}, 200
+        if self.store.get("jobs", name) is None and self.jobs.step(name):  # run history says more of a child job
+            return {"id": f"{place.scope}/jobs/{name}", "name": name, "properties": None}, 200
         return self.jobs.get(name), 200
 
     def _note_unanswered(self, method: str, path: str) -> None:
@@ -123,31 +127,37 @@ class Service:
             file.write(json.dumps({"method": method, "path": path}) + "\n")
 
 
-async def serve(root: Path) -> None:
+async def serve(root: Path, at_once: int) -> None:
     """Until SIGTERM: Azurite, the jobs, and the API."""
     known = dataclasses.replace(settings.ensure(root), pid=os.getpid())
     certificate, key, bundle = certificates.ensure(settings.folder(root) / "tls")
     os.environ["REQUESTS_CA_BUNDLE"] = str(bundle)
-    blobs = Blobs(known.blob_port, known.blob_key, bundle)
+    blobs = Blobs(known.blob_port, known.blob_key, settings.authority(root))
     azurite = blobs.start(azurite_command(root), settings.folder(root) / "blobs", certificate, key)
+    runners = []
     try:
-        service = Service(root, known, blobs)
+        service = Service(root, known, blobs, at_once)
         app = web.Application(client_max_size=_MAX_BODY)
         app.router.add_route("*", "/{path:.*}", service.handle)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
+        studio = web.Application()
+        studio.router.add_get("/{path:.*}", service.studio.handle)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, key)
-        await web.TCPSite(runner, "127.0.0.1", known.port, ssl_context=context).start()
+        for served, port, tls in ((app, known.port, context), (studio, known.studio_port, None)):
+            runners.append(web.AppRunner(served, access_log=None))
+            await runners[-1].setup()
+            await web.TCPSite(runners[-1], "127.0.0.1", port, ssl_context=tls).start()
         service.jobs.start()
         settings.write(root, known)
         print(f"ready: {known.url}", flush=True)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        await stopped.wait()
+        with tracking_server.wanted(root):
+            await stopped.wait()
         service.jobs.stop()
-        await runner.cleanup()
+        for runner in runners:
+            await runner.cleanup()
     finally:
         settings.write(root, dataclasses.replace(known, pid=0))
         azurite.terminate()
@@ -157,6 +167,6 @@ async def serve(root: Path) -> None:
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            asyncio.run(serve(Path(sys.argv[1]).resolve()))
+            asyncio.run(serve(Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else AT_ONCE))
         except (RunError, OSError) as error:
             sys.exit(f"error: {error}")

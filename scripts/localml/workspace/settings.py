@@ -22,21 +22,35 @@ class Settings:
     tracking_port: int
     secret: str
     blob_key: str
+    studio_port: int
     pid: int = 0
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
-    def variables(self, root: Path) -> dict[str, str]:
-        """The environment variables with which azure-ai-ml and DefaultAzureCredential find this workspace."""
+    @property
+    def studio_url(self) -> str:
+        """Without TLS, so that no browser warns of a certificate that it cannot know."""
+        return f"http://127.0.0.1:{self.studio_port}"
+
+    @property
+    def tracking_url(self) -> str:
+        return f"http://127.0.0.1:{self.tracking_port}"
+
+    def variables(self, root: Path, *, trust_only_this: bool = False) -> dict[str, str]:
+        """The environment variables with which azure-ai-ml and DefaultAzureCredential find this workspace.
+
+        With ``trust_only_this`` no other server is trusted: a client that reads one certificate instead of all that
+        browsers trust opens its connections faster.
+        """
         return {
             "ARM_CLOUD_METADATA_URL": f"{self.url}/metadata/endpoints",
             "AZUREML_CURRENT_CLOUD": "LocalWorkspace",
             "REGISTRY_DISCOVERY_ENDPOINT_URL": f"{self.url}/",
             "IDENTITY_ENDPOINT": f"{self.url}/identity/token",
             "IDENTITY_HEADER": self.secret,
-            "REQUESTS_CA_BUNDLE": str(ca_bundle(root)),
+            "REQUESTS_CA_BUNDLE": str(authority(root) if trust_only_this else ca_bundle(root)),
             "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
             "AZURE_RESOURCE_GROUP": RESOURCE_GROUP,
             "AZURE_ML_WORKSPACE": WORKSPACE,
@@ -55,6 +69,10 @@ def ca_bundle(root: Path) -> Path:
     return folder(root) / "tls" / "ca_bundle.pem"
 
 
+def authority(root: Path) -> Path:
+    return folder(root) / "tls" / "authority.pem"
+
+
 def read(root: Path) -> Settings:
     try:
         return Settings(**json.loads((folder(root) / "settings.json").read_text(encoding="utf-8")))
@@ -69,8 +87,10 @@ def ensure(root: Path) -> Settings:
     try:
         return read(root)
     except RunError:
-        ports = _free_ports(3)
-        made = Settings(*ports, secret=secrets.token_urlsafe(32), blob_key=b64encode(secrets.token_bytes(64)).decode())
+        names = ("port", "blob_port", "tracking_port", "studio_port")
+        ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        key = b64encode(secrets.token_bytes(64)).decode()
+        made = Settings(**ports, secret=secrets.token_urlsafe(32), blob_key=key)
         write(root, made)
         return made
 
