@@ -55,7 +55,8 @@ def test_the_values_that_are_set_exist(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "chats.jsonl").write_text("{}\n")
     (tmp_path / "assets.yml").write_text(
         "azureml:my-chats:1: chats.jsonl\nazureml:slm-demo-endpoint@latest: chats.jsonl\n"
-        "azureml:slm-demo-eval-items@latest: chats.jsonl\nazureml://registries/azureml/models/Phi-4-mini-instruct/versions/1: my\n"
+        "azureml:slm-demo-eval-items@latest: chats.jsonl\n"
+        "azureml://registries/azureml/models/Phi-4-mini-instruct/versions/1: my\n"
     )
     job = "pipelines/jobs/demo.yml" if command[0].startswith("./") else command[command.index("-f") + 1]
     flags = command[command.index("--set") :]
