@@ -203,6 +203,7 @@ def connect(name: str, spec: DeploymentSpec, *, public: bool) -> AzureEndpoint:
     if missing := [key for key in model_registry.WORKSPACE_VARIABLES if not os.environ.get(key)]:
         raise UserError(f"target azure runs as a job of a workspace, and {missing[0]} is not set; set target to local")
     client = model_registry.workspace_client()
-    credential = client._credential  # azure-ai-ml keeps the one that it was given
-    monitor = MonitorManagementClient(credential, client.subscription_id)
+    credential, cloud = client._credential, client._base_url  # azure-ai-ml keeps them; Monitor is in the same cloud
+    scopes = [f"{cloud}/.default"]
+    monitor = MonitorManagementClient(credential, client.subscription_id, cloud, credential_scopes=scopes)
     return AzureEndpoint(name, spec, public=public, client=client, monitor=monitor, credential=credential)
