@@ -34,6 +34,8 @@ def test_a_command_names_what_exists(command):
         assert (ROOT / command[1]).is_file()
     elif command[0] == ".venv/bin/transformers":
         assert command[1] == "serve"
+    elif command[0] == "eval":
+        assert command[1] == "$(.venv/bin/python scripts/workspace.py env)"
     elif command[0] == "curl":
         preset = yaml.safe_load((ROOT / "pipelines" / "presets" / "release-local.yml").read_text(encoding="utf-8"))
         assert f"http://127.0.0.1:{preset['inputs']['local_port']}/v1/chat/completions" in command

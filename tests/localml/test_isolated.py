@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -86,16 +87,16 @@ def test_the_data_environment_is_complete(tmp_path):
     job = tmp_path / "data.yml"
     settings = {"default_compute": "azureml:cpu-cluster"}
     job.write_text(yaml.safe_dump({"type": "pipeline", "settings": settings, "jobs": jobs}))
-    root = ROOT / ".local" / "isolated-test"
+    root, name = ROOT / ".local" / "isolated-test", f"data-{secrets.token_hex(4)}"
     command = [sys.executable, str(ROOT / "scripts" / "run.py"), "-f", str(job), "--root", str(root)]
     done = subprocess.run(
-        [*command, "--env", "isolated", "--force-rerun", "-n", tmp_path.parent.name + tmp_path.name],
+        [*command, "--env", "isolated", "--force-rerun", "-n", name],
         capture_output=True,
         text=True,
         timeout=1200,
     )
     assert done.returncode == 0, done.stderr
-    outputs = root / "jobs" / (tmp_path.parent.name + tmp_path.name)
+    outputs = root / "jobs" / name
     documents = [json.loads(line) for line in (outputs / "documents" / "documents").read_text().splitlines()]
     assert len(documents) == 31
     assert {"Room 7", "House rules"} <= {document.get("title") for document in documents}

@@ -29,9 +29,9 @@ def run_job(folder: Path, root: Path, name: str, jobs: dict) -> Path:
     return root / "jobs" / name
 
 
-def cycle(train_data: Path, dataset: Path, eval_items: Path) -> dict:
+def cycle(train_data: Path, dataset: Path) -> dict:
     """The cycle of pipelines/finetune.py from a training file on."""
-    items = data(eval_items)
+    items = data(dataset / "eval_items")
     settings = yaml.safe_load((ROOT / "pipelines" / "presets" / "finetune-tiny.yml").read_text(encoding="utf-8"))[
         "inputs"
     ]
@@ -83,16 +83,12 @@ def shuffled(train_data: Path, target: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> tuple[Path, Path, Path, Path]:
-    """A folder, the store that both cycles share (so the base model is made once), the data set, and every other
-    question of it, which are enough to see that nearly all or nearly none are answered."""
+def workplace(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A folder, the store that both cycles share (so the base model is made once), and the data set."""
     folder = tmp_path_factory.mktemp("honesty")
     root = folder / "local"
     jobs = {"dataset": node("prepare_dataset", chats=data(ROOT / "pipelines" / "samples" / "chats.jsonl"), seed=0)}
-    dataset = run_job(folder, root, "data", jobs) / "dataset"
-    questions = (dataset / "eval_items").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "questions.jsonl").write_text("".join(questions[::2]), encoding="utf-8")
-    return folder, root, dataset, folder / "questions.jsonl"
+    return folder, root, run_job(folder, root, "data", jobs) / "dataset"
 
 
 def decision(outputs: Path) -> tuple[dict, dict]:
@@ -102,22 +98,22 @@ def decision(outputs: Path) -> tuple[dict, dict]:
 
 
 def test_true_answers_are_promoted_and_registered(workplace):
-    folder, root, dataset, questions = workplace
-    verdict, manifest = decision(run_job(folder, root, "true", cycle(dataset / "train_data", dataset, questions)))
+    folder, root, dataset = workplace
+    verdict, manifest = decision(run_job(folder, root, "true", cycle(dataset / "train_data", dataset)))
     assert verdict["verdict"] == "promote", verdict["reasons"]
     assert manifest["registered"] is True
 
 
 def test_shuffled_answers_are_rejected_and_not_registered(workplace):
-    folder, root, dataset, questions = workplace
+    folder, root, dataset = workplace
     train_data = shuffled(dataset / "train_data", folder / "shuffled.jsonl")
-    verdict, manifest = decision(run_job(folder, root, "shuffled", cycle(train_data, dataset, questions)))
+    verdict, manifest = decision(run_job(folder, root, "shuffled", cycle(train_data, dataset)))
     assert verdict["verdict"] == "reject", verdict["reasons"]
     assert manifest["registered"] is False
 
 
 def test_no_held_out_question_and_no_held_out_document_was_trained_on(workplace):
-    dataset = workplace[2]
+    *_, dataset = workplace
 
     def read(name: str) -> list[dict]:
         return [json.loads(line) for line in (dataset / name).read_text(encoding="utf-8").splitlines()]

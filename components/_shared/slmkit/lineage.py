@@ -158,8 +158,8 @@ def _leave_out_repeated(entry: dict[str, Any]) -> None:
         inputs = [given for step in level for given in step.get("inputs", {}).values() if "lineage" in given]
         level = []
         for given in inputs:
-            key = (given["sha256"], given["lineage"].get("component"), given["lineage"].get("version"))
-            if key in seen:
+            key = (given.get("sha256"), given["lineage"].get("component"), given["lineage"].get("version"))
+            if key[0] and key in seen:
                 del given["lineage"]
             else:
                 seen.add(key)
