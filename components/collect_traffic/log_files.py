@@ -19,7 +19,7 @@ _PAYLOAD = ("request", "response")
 _SUFFIXES = (".jsonl", ".jsonl.gz")
 _YEAR, _TWO_DIGITS = re.compile(r"20\d\d"), re.compile(r"\d\d")
 
-Refuse = Callable[[str, int, str], None]
+Refuse = Callable[..., None]  # takes file, line and reason, and damaged=False where the log has no fault
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ class Row(NamedTuple):
     line: int
 
 
+class UnusableBodyError(ValueError):
+    """The row is whole, but not what was sent: too large for the log, or no text at all."""
+
+
 def read(file: LogFile, refuse: Refuse) -> Iterator[Row]:
     """The rows of a file; what is none goes to ``refuse`` with a reason that quotes nothing of it."""
     try:
@@ -48,6 +52,8 @@ def read(file: LogFile, refuse: Refuse) -> Iterator[Row]:
         for content, _, line in located:
             try:
                 yield from _rows(content, file, line)
+            except UnusableBodyError as error:
+                refuse(file.name, line, str(error), damaged=False)
             except ValueError as error:
                 refuse(file.name, line, str(error))
     except records.RecordError:
@@ -104,13 +110,13 @@ def _data(event: dict[str, Any], file: LogFile) -> Any:
     if found := _RANGE.fullmatch(str(event.get("contentrange", ""))):
         first, last, total = map(int, found.groups())
         if first or last + 1 < total:
-            raise ValueError("its body was cut when it was logged (contentrange)")
+            raise UnusableBodyError("its body was cut when it was logged (contentrange)")
     if str(event.get("datainblob", "")).lower() == "true":
         # Beside the log, under the name that the address ends with: the last part of a path, which leads nowhere else.
         name = PurePosixPath(unquote(str(event.get("data", "")))).name
         blob = file.path.with_name(name)
         if not name or blob.is_symlink() or not blob.is_file() or blob.stat().st_size > _MAX_BLOB_BYTES:
-            raise ValueError("its body is in a blob of its own, which is not beside the log")
+            raise UnusableBodyError("its body is in a blob of its own, which is not beside the log")
         return _text(blob.read_bytes())
     if "data" not in event and isinstance(event.get("data_base64"), str):
         try:
@@ -124,7 +130,7 @@ def _text(body: bytes) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError("its body is not UTF-8") from None
+        raise UnusableBodyError("its body is not UTF-8") from None
 
 
 def _moment(value: Any) -> float:

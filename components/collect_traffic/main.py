@@ -67,7 +67,8 @@ def run(args: Args) -> dict[str, float]:
         written = write_redacted(sample, redaction, write, refuse)
         counts = {
             "num_rows": written["kept"],
-            "num_malformed": refuse.num_rows - found.num_not_chats,
+            "num_malformed": refuse.num_rows - found.num_not_chats - refuse.num_unusable,
+            "num_unusable": refuse.num_unusable,
             "num_not_chats": found.num_not_chats,
             "num_duplicates": pairs.num_duplicates + found.num_duplicates,
             "num_outside": pairs.num_outside + found.num_outside,
@@ -114,10 +115,12 @@ class Quarantine:
     """Where what cannot be used stood, and why: never what it says."""
 
     def __init__(self, write: Callable[[dict[str, Any]], None]) -> None:
-        self._write, self.num_rows = write, 0
+        self._write, self.num_rows, self.num_unusable = write, 0, 0
 
-    def __call__(self, file: str, line: int, reason: str) -> None:
+    def __call__(self, file: str, line: int, reason: str, *, damaged: bool = True) -> None:
+        """``damaged`` is a fault of the log; a client may send what no log can hold."""
         self.num_rows += 1
+        self.num_unusable += not damaged
         self._write({"source": file, "line": line, "reason": reason})
 
 

@@ -117,7 +117,9 @@ def test_a_request_and_its_response_are_one_record(log, collect):
         "num_found": 1,
         "num_rows": 1,
         **dict.fromkeys(("num_malformed", "num_not_chats", "num_duplicates", "num_outside", "num_unpaired"), 0),
-        **dict.fromkeys(("num_excluded", "num_sampled_out", "num_dropped", "num_unmatched_responses"), 0),
+        **dict.fromkeys(
+            ("num_excluded", "num_unusable", "num_sampled_out", "num_dropped", "num_unmatched_responses"), 0
+        ),
         "max_clock_skew_seconds": 0.0,
         "latency_resolution_seconds": 0.001,
         "redaction": {"action": "mask", "num_findings": 0},
@@ -413,6 +415,24 @@ def test_the_endpoint_says_where_its_traffic_is(log, collect, tmp_path):
     assert [row["id"] for row in collect(endpoint=endpoint).records] == ["a"]
     with pytest.raises(UserError, match="give one of the inputs traffic"):
         collect()
+
+
+def test_what_no_log_can_hold_is_no_damage_to_it(log, collect):
+    """As the smoke test of a rollout sends it: two of three requests."""
+    log.chat("good", 0)
+    log.row("request", "large", NINE, "aaaa", contentrange="bytes 0-3/9000")
+    log.row("response", "large", NINE, {"error": {"message": "too large"}}, statuscode=413)
+    log.row("request", "bytes", NINE, None)
+    (path,) = log.folder.rglob("request/**/*.jsonl")
+    *rows, last = path.read_text("utf-8").splitlines()
+    row = json.loads(last)
+    del row["data"]
+    row["data_base64"] = base64.b64encode(b"\xff\xfe").decode()
+    path.write_text("\n".join([*rows, json.dumps(row)]) + "\n", encoding="utf-8")
+    found = collect(log.folder, max_error_fraction=0.0, **NINE_TO_TEN)
+    assert [row["id"] for row in found.records] == ["good"]
+    assert (found.window["num_unusable"], found.window["num_malformed"]) == (2, 0)
+    assert len(found.quarantine) == 2
 
 
 def test_a_period_is_the_window(log, collect, tmp_path):

@@ -91,7 +91,7 @@ def test_what_is_asked_and_answered_is_logged_and_collected(shop, run_component,
     assert found[1]["latency_ms"] >= 100  # two pauses of the stream
     assert {(row["endpoint"], row["deployment"]) for row in found} == {("shop", "blue")}
     window = json.loads(outputs["window"].read_text("utf-8"))
-    assert (window["status"], window["num_rows"], window["num_malformed"]) == ("ok", 3, 1)
+    assert (window["status"], window["num_rows"], window["num_unusable"]) == ("ok", 3, 1)
 
 
 def test_what_the_control_api_refuses_of_a_data_collector(shop):
