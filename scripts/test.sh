@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 .venv/bin/python scripts/compile.py --check
 .venv/bin/python scripts/catalogue.py --check
 .venv/bin/python scripts/lint.py
-# As many tests side by side as there are cores, so one thread each.
+# As many tests side by side as there are cores, so one thread each; the tests of a file share what it sets up.
 export OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest --numprocesses auto --dist worksteal "$@"
+exec .venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"
