@@ -1,12 +1,13 @@
 """The page that says whether an endpoint may be relied on, and how fast it answers."""
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slmkit import html_report
 
 if TYPE_CHECKING:
     from endpoint_checks.smoke_test import Result
+    from slmkit.endpoint_access import DeployedEndpoint
 
 MEANING = {
     "chat_schema": "Answers have OpenAI's form, with a token count that adds up.",
@@ -19,24 +20,24 @@ MEANING = {
 }
 
 
-def headline(endpoint: dict[str, Any], result: "Result") -> str:
+def headline(endpoint: "DeployedEndpoint", result: "Result") -> str:
     num_passed = sum(check.passed for check in result.checks)
     times = f"p50 {result.p50_seconds:.2f} s, p95 {result.p95_seconds:.2f} s, " if result.seconds else ""
     return (
-        f"{endpoint.get('name') or endpoint['scoring_uri']}: {num_passed} of {len(result.checks)} checks passed; "
+        f"{endpoint.name or endpoint.scoring_uri}: {num_passed} of {len(result.checks)} checks passed; "
         f"{times}{result.num_failed} of {result.num_requests} timed requests failed"
     )
 
 
-def page(endpoint: dict[str, Any], result: "Result") -> str:
+def page(endpoint: "DeployedEndpoint", result: "Result") -> str:
     badge = html_report.badge("passed", "good") if result.passed else html_report.badge("failed", "bad")
     about = [
-        (name.replace("_", " "), endpoint[name])
+        (name.replace("_", " "), value)
         for name in ("scoring_uri", "deployment", "model", "target", "auth")
-        if endpoint.get(name)
+        if (value := getattr(endpoint, name))
     ]
     return html_report.page(
-        f"Endpoint {endpoint.get('name') or ''}".strip(),
+        f"Endpoint {endpoint.name or ''}".strip(),
         f"<p>{badge} {escape(headline(endpoint, result))}.</p>",
         *("<h2>Checks</h2>", check_table(result)),
         *("<h2>Times</h2>", times(result)),

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slmkit import cli, lineage, records, tracking
 from slmkit.errors import UserError
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from endpoint_checks.smoke_test import Result
 
 SPEC = Path(__file__).with_name("component.yml")
-AZURE_ML_SCOPE = "https://ml.azure.com/.default"
 CHECK_FAILED = 7
 
 
@@ -32,10 +31,12 @@ def run(args: Args) -> dict[str, float]:
     import endpoint_report
 
     from endpoint_checks import smoke_test
+    from slmkit import endpoint_access
 
-    endpoint = read_endpoint(args.endpoint)
+    endpoint = endpoint_access.read_deployed(args.endpoint)
+    signed_in = endpoint_access.sign_in(endpoint.scoring_uri, endpoint.auth)
     result = smoke_test.run(
-        smoke_test.Target(endpoint["scoring_uri"], sign_in(endpoint), endpoint.get("model")),
+        smoke_test.Target(endpoint.scoring_uri, signed_in.headers if signed_in else {}, endpoint.model),
         args.num_requests,
         args.concurrency,
         args.timeout_seconds,
@@ -57,31 +58,9 @@ def run(args: Args) -> dict[str, float]:
     if failed := [check for check in result.checks if not check.passed]:
         others = f" (and {len(failed) - 1} more, see the report)" if len(failed) > 1 else ""
         raise UserError(
-            f"{endpoint['scoring_uri']}: {failed[0].name} failed: {failed[0].detail}{others}", exit_code=CHECK_FAILED
+            f"{endpoint.scoring_uri}: {failed[0].name} failed: {failed[0].detail}{others}", exit_code=CHECK_FAILED
         )
     return metrics
-
-
-def read_endpoint(path: Path) -> dict[str, Any]:
-    try:
-        endpoint = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    uri = endpoint.get("scoring_uri") if isinstance(endpoint, dict) else None
-    if not isinstance(uri, str) or not uri.startswith(("http://", "https://")):
-        raise UserError(f"{path}: no scoring_uri that begins with http; is it the output endpoint of deploy_endpoint?")
-    if endpoint.get("auth") not in ("none", "aad_token"):
-        raise UserError(f"{path}: auth is {endpoint.get('auth')!r}; this component knows none and aad_token")
-    return endpoint
-
-
-def sign_in(endpoint: dict[str, Any]) -> Any:
-    """The headers of each request, or what to ask for them."""
-    from slmkit import endpoint_access
-
-    auth = "azure" if endpoint["auth"] == "aad_token" else "none"
-    signed_in = endpoint_access.sign_in(endpoint["scoring_uri"], auth, scope=AZURE_ML_SCOPE)
-    return signed_in.headers if signed_in else {}
 
 
 def metrics_of(result: "Result") -> dict[str, float]:

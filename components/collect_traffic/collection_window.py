@@ -66,11 +66,14 @@ def read(settings: Settings, now: float) -> Window:
         else:
             end = now - settings.settle_seconds if end is None else end
             start = end - seconds
-    latest = int(1000 * (now - settings.settle_seconds)) / 1000  # as exact as it is written down
-    end = latest if end is None else min(end, latest)
-    if settings.window_start and start >= end:
-        raise UserError(f"window_start {settings.window_start}: not before the end of the window, {iso(end)}")
-    return Window(_name(settings, end), start, end)
+    latest = now - settings.settle_seconds
+    until = latest if end is None else min(end, latest)
+    until = _milliseconds(until) / 1000  # as exact as it is written down
+    if start is not None and start >= until:
+        if settings.earlier_window is None or (end is not None and end <= start):
+            raise UserError(f"the window would start at {iso(start)}, not before the end of the window, {iso(until)}")
+        until = start  # nothing has settled since; ended earlier, the next window would have the same rows once more
+    return Window(_name(settings, until), start, until)
 
 
 def _of_period(settings: Settings) -> Window:
@@ -103,12 +106,15 @@ def _moment(port: str, text: str | None) -> float | None:
 
 def seconds_of(value: Any) -> float:
     """A time in ISO 8601 (UTC where it names no zone) or in seconds or milliseconds since 1970."""
+    if isinstance(value, str) and value.isdecimal() and len(value) > len("20260302"):
+        value = int(value)
     if isinstance(value, str):
         moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    elif isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("no time")
-    seconds = value / 1000 if value > _MILLISECONDS_FROM else float(value)
+    else:
+        seconds = value / 1000 if value > _MILLISECONDS_FROM else float(value)
     if not 0 <= seconds < _LATEST:
         raise ValueError("no time of these centuries")
     return seconds
@@ -116,5 +122,10 @@ def seconds_of(value: Any) -> float:
 
 def iso(moment: float) -> str:
     """Such as 2026-11-22T09:00:00.123Z."""
-    milliseconds = round(1000 * moment)
+    milliseconds = _milliseconds(moment)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03}Z"
+
+
+def _milliseconds(moment: float) -> int:
+    """Rounded down, so that what lies before the end of a window is not written as its end."""
+    return round(1e6 * moment) // 1000

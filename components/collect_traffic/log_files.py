@@ -57,8 +57,8 @@ def periods(folder: Path, window: Window, refuse: Refuse) -> Iterator[Period]:
             if entry.name.startswith("."):
                 continue
             path = Path(entry.path)
-            name = path.relative_to(root).as_posix()
-            if entry.is_symlink() and not path.resolve().is_relative_to(root):
+            name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "replace")
+            if entry.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 refuse(name, 0, "a link out of the folder")
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -66,7 +66,7 @@ def periods(folder: Path, window: Window, refuse: Refuse) -> Iterator[Period]:
                 num_logs += span is not None
                 if span is None or _overlaps(span, window):
                     pending.append(path)
-            elif entry.name.endswith(_SUFFIXES) and entry.is_file():
+            elif entry.name.endswith(_SUFFIXES) and path.is_file():
                 num_logs += 1
                 span, collection = _span_of(path.relative_to(root).parts[:-1])
                 if span is None or _overlaps(span, window):
@@ -76,11 +76,20 @@ def periods(folder: Path, window: Window, refuse: Refuse) -> Iterator[Period]:
             f"{folder}: nothing in it looks like traffic: no .jsonl or .jsonl.gz file and no folder of a date "
             "(COLLECTION/YYYY/MM/DD/HH); give the folder modelDataCollector/ENDPOINT, or one of chats"
         )
-    if any(file.collection in _PAYLOAD for files in found.values() for file in files):
-        # Collections that the scoring script adds would show the same requests once more.
-        found = {at: [f for f in files if f.collection in (*_PAYLOAD, None)] for at, files in found.items()}
+    # Collections that a scoring script adds would show the requests of its deployment once more.
+    with_payload = {_deployment(file) for files in found.values() for file in files if file.collection in _PAYLOAD}
     for start in sorted(found):
-        yield Period(start, sorted(found[start], key=lambda file: (file.collection in RESPONSES, file.name)))
+        files = [
+            file
+            for file in found[start]
+            if file.collection in (*_PAYLOAD, None) or _deployment(file) not in with_payload
+        ]
+        yield Period(start, sorted(files, key=lambda file: (file.collection in RESPONSES, file.name)))
+
+
+def _deployment(file: LogFile) -> str:
+    """The folder that its collections are in."""
+    return f"/{file.name}".partition(f"/{file.collection}/20")[0]
 
 
 def _span_of(parts: tuple[str, ...]) -> tuple[tuple[float, float] | None, str | None]:

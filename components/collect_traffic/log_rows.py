@@ -27,7 +27,7 @@ _TIMES = ("timestamp", "time", "created_at", "created")
 class Row(NamedTuple):
     """``key`` is what a request and its response have in common, ``retry_key`` a request and its repetition."""
 
-    kind: str  # request, response or chat
+    kind: str  # request, response, chat, or other: of a collection that holds neither
     key: str
     retry_key: str
     event_id: str | None
@@ -48,7 +48,7 @@ class UnusableBodyError(ValueError):
 def read(file: LogFile, refuse: Refuse) -> Iterator[Row]:
     """The rows of a file; what is none goes to ``refuse`` with a reason that quotes nothing of it."""
     try:
-        located = records.read_located(file.path, lambda bad: refuse(file.name, bad.line, bad.reason.partition(":")[0]))
+        located = records.read_located(file.path, lambda bad: _refuse(bad, file, refuse))
         for content, _, line in located:
             try:
                 yield from _rows(content, file, line)
@@ -60,6 +60,12 @@ def read(file: LogFile, refuse: Refuse) -> Iterator[Row]:
         refuse(file.name, 0, "the gzip or Parquet file is damaged; what came before the damage was read")
     except FileNotFoundError:
         refuse(file.name, 0, "the file went away while it was to be read")
+
+
+def _refuse(bad: records.Refused, file: LogFile, refuse: Refuse) -> None:
+    # Whole lines that a client can bring about, and stop a monitor with if they were damage.
+    is_of_client = bad.reason.startswith("half a character") or "recursion depth" in bad.reason
+    refuse(file.name, bad.line, bad.reason.partition(":")[0], damaged=not is_of_client)
 
 
 def _rows(content: dict[str, Any], file: LogFile, line: int) -> Iterator[Row]:
@@ -80,10 +86,11 @@ def _rows(content: dict[str, Any], file: LogFile, line: int) -> Iterator[Row]:
 
 def _event_rows(event: dict[str, Any], file: LogFile, line: int) -> Iterator[Row]:
     collection = str(event.get("type", "")).rpartition(".")[2] or file.collection
-    kind = "request" if collection in REQUESTS else "response" if collection in RESPONSES else None
-    if kind is None:
-        return  # of another collection, which has neither
+    kind = "request" if collection in REQUESTS else "response" if collection in RESPONSES else "other"
     moment = _moment(event.get("time"))
+    if kind == "other":
+        yield Row(kind, "", "", None, moment, None, None, None, None, None, file.name, line)
+        return
     found = _SOURCE.search(str(event.get("source", "")))
     endpoint, deployment = found.groups() if found else (None, None)
     correlation, retry, own = (event.get(name) for name in ("correlationid", "xrequestid", "id"))
@@ -114,10 +121,15 @@ def _data(event: dict[str, Any], file: LogFile) -> Any:
     if str(event.get("datainblob", "")).lower() == "true":
         # Beside the log, under the name that the address ends with: the last part of a path, which leads nowhere else.
         name = PurePosixPath(unquote(str(event.get("data", "")))).name
-        blob = file.path.with_name(name)
-        if not name or blob.is_symlink() or not blob.is_file() or blob.stat().st_size > _MAX_BLOB_BYTES:
-            raise UnusableBodyError("its body is in a blob of its own, which is not beside the log")
-        return _text(blob.read_bytes())
+        try:
+            blob = file.path.with_name(name)
+            if not blob.is_symlink() and blob.is_file() and blob.stat().st_size <= _MAX_BLOB_BYTES:
+                return _text(blob.read_bytes())
+        except UnusableBodyError:
+            raise
+        except (OSError, ValueError):  # a name that is none, or too long for one
+            pass
+        raise UnusableBodyError("its body is in a blob of its own, which is not beside the log")
     if "data" not in event and isinstance(event.get("data_base64"), str):
         try:
             return _text(base64.b64decode(event["data_base64"], validate=True))

@@ -1,6 +1,7 @@
 """What was asked and what was answered, from the bodies of a request and its response."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ _ASKED = ("messages", "prompt", "question", "query", "chat_input", "input", "inp
 _ANSWERED = ("output", "answer", "response", "completion", "prediction", "generated_text", "text")
 _MAX_ERROR_LENGTH = 1200
 BROKEN_OFF = "the stream ended before the answer did"
+UNREADABLE = "the stream has an event that is no JSON object"
+NO_ANSWER = "the response has no text where the answer stands"
 
 Messages = list[dict[str, Any]]
 
@@ -77,10 +80,14 @@ def answer_of(data: Any, status: int | None, column: str | None) -> Answer:
         choice = _first(data.get("choices"))
         if choice is not None:
             message = choice.get("message")
-            output = _said(message) if isinstance(message, dict) else choice.get("text")
-            return Answer(_text(output), known or 200, **_about(data, choice))
-        return Answer(_text(_column(data, column, _ANSWERED)), known or 200, **_about(data, data))
-    return Answer(_text(data), known or 200)
+            output = _text(_said(message) if isinstance(message, dict) else choice.get("text"))
+            return Answer(output, known or 200, **_about(data, choice), error=_missing(output))
+        is_there = column in data if column else len(data) == 1 or any(name in data for name in _ANSWERED)
+        if not is_there:
+            raise NotAChatError(f"the response has no answer in {column or 'output, answer or the like'}")
+        output = _text(_column(data, column, _ANSWERED))
+        return Answer(output, known or 200, **_about(data, data), error=_missing(output))
+    return Answer(_text(data), known or 200, error=_missing(_text(data)))
 
 
 def _streamed(text: str, status: int) -> Answer:
@@ -92,6 +99,8 @@ def _streamed(text: str, status: int) -> Answer:
             continue
         error = error or _error(chunk)
         choice = _first(chunk.get("choices")) or {}
+        if choice.get("index"):
+            continue  # of a second answer to the same request
         delta = choice.get("delta")
         pieces.append(_said(delta) if isinstance(delta, dict) else _text(choice.get("text")) or "")
         about |= {name: value for name, value in _about(chunk, choice).items() if value is not None}
@@ -103,13 +112,13 @@ def _streamed(text: str, status: int) -> Answer:
 
 def _chunks(text: str) -> Iterator[dict[str, Any] | None]:
     """The objects of a stream, and None for its end."""
-    for line in text.splitlines():
+    for line in re.split(r"\r\n|\r|\n", text):  # str.splitlines() would break at what a JSON string may hold
         if line.startswith("data:"):
             content = line[5:].strip()
             if content == "[DONE]":
                 yield None
-            elif isinstance(chunk := _parsed(content), dict):
-                yield chunk
+            elif content:
+                yield chunk if isinstance(chunk := _parsed(content), dict) else {"error": UNREADABLE}
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -146,14 +155,16 @@ def _about(reply: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any]:
 
 def _error(data: Any) -> str | None:
     """What an error in OpenAI's or Azure's form says."""
-    if not isinstance(data, dict) or not data.get("error") or data.get("choices"):
+    if not isinstance(data, dict) or data.get("choices"):
         return None
-    error = data["error"]
+    error = data if data.get("object") == "error" else data.get("error")  # the former is what vLLM wrote for long
+    if not error:
+        return None
     return _short(error.get("message") or error.get("code") if isinstance(error, dict) else error) or "an error"
 
 
 def _status_of(data: Any) -> int:
-    error = data.get("error")
+    error = data if data.get("object") == "error" else data.get("error")
     for value in (error.get("code"), error.get("status")) if isinstance(error, dict) else ():
         if str(value).isdecimal() and 400 <= int(str(value)[:4]) <= 599:
             return int(value)
@@ -183,6 +194,10 @@ def _first(choices: Any) -> dict[str, Any] | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _missing(output: str | None) -> str | None:
+    return NO_ANSWER if output is None else None
 
 
 def _short(text: Any) -> str | None:

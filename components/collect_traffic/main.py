@@ -13,6 +13,7 @@ import collection_window
 import log_files
 import logged_chat
 import pydantic
+from log_files import REQUESTS, RESPONSES
 from log_rows import Row
 from request_pairs import RequestPairs
 from traffic_records import Columns, Located, TrafficRecords, chat_key
@@ -59,12 +60,13 @@ def run(args: Args) -> dict[str, float]:
     redaction = TrafficRedaction(args.action, args.entity_types, args.regions)
     pairs = RequestPairs(window.holds)
     found = TrafficRecords(window, now, Columns(args.prompt_column, args.output_column), excluded)
-    with records.write_records(args.quarantine) as note, records.write_records(args.records) as write:
-        refuse = Quarantine(note)
-        periods = log_files.periods(folder, window, refuse) if folder else ()
-        exchanges = pairs.of(periods, refuse)
-        sample = found.sample(found.of(exchanges, refuse), args.max_rows, args.seed)
-        written = write_redacted(sample, redaction, write, refuse)
+    with records.write_records(args.records) as write:
+        with records.write_records(args.quarantine) as note:  # is kept where the checks below refuse the records
+            refuse = Quarantine(note)
+            periods = log_files.periods(folder, window, refuse) if folder else ()
+            exchanges = pairs.of(periods, refuse)
+            sample = found.sample(found.of(exchanges, refuse), args.max_rows, args.seed)
+            written = write_redacted(sample, redaction, write, refuse)
         counts = {
             "num_rows": written["kept"],
             "num_malformed": refuse.num_rows - found.num_not_chats - refuse.num_unusable,
@@ -79,7 +81,7 @@ def run(args: Args) -> dict[str, float]:
         }
         num_found = sum(counts.values())
         records.check_share(counts["num_malformed"], num_found, args.max_error_fraction, "rows of the log")
-        if reason := why_unusable(counts, pairs.num_unmatched):
+        if reason := why_unusable(counts, pairs):
             raise UserError(f"{folder}: {reason}")
 
     start = found.earliest if window.start is None else window.start
@@ -178,7 +180,7 @@ def id_of(key: str, row: Row, ids: set[int], redaction: TrafficRedaction) -> str
     return key
 
 
-def why_unusable(counts: dict[str, int], num_unmatched: int) -> str | None:
+def why_unusable(counts: dict[str, int], pairs: RequestPairs) -> str | None:
     """What no log of an endpoint that works looks like, and must not pass for a quiet week."""
     if counts["num_rows"] or counts["num_dropped"]:
         return None
@@ -188,8 +190,13 @@ def why_unusable(counts: dict[str, int], num_unmatched: int) -> str | None:
         )
     if counts["num_unpaired"]:
         return f"{counts['num_unpaired']} requests without a response; switch on the collection response as well"
-    if num_unmatched:
-        return f"{num_unmatched} responses without a request; switch on the collection request as well"
+    if pairs.num_unmatched:
+        return f"{pairs.num_unmatched} responses without a request; switch on the collection request as well"
+    if pairs.num_other and not counts["num_excluded"]:
+        return (
+            f"{pairs.num_other} rows, all of other collections than {', '.join((*REQUESTS, *RESPONSES))}; "
+            "collect the requests and responses by these names"
+        )
     return None
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import log_rows
-from log_files import Period, Refuse
+from log_files import SKEW_SECONDS, Period, Refuse
 from log_rows import Row
 
 _MAX_OPEN_FILES = 200
 
 
 class RequestPairs:
-    """Counts what has no partner (requests unpaired, responses unmatched), is there twice or lies outside."""
+    """Counts what has no partner (requests unpaired, responses unmatched), is there twice, lies outside or is other."""
 
     def __init__(self, keeps: Callable[[float], bool]) -> None:
         self._keeps = keeps
@@ -22,7 +22,7 @@ class RequestPairs:
         }
         self._event_ids: set[int] = set()
         self._done: set[int] = set()  # keys of those paired
-        self.num_duplicates = self.num_unpaired = self.num_unmatched = self.num_outside = 0
+        self.num_duplicates = self.num_unpaired = self.num_unmatched = self.num_outside = self.num_other = 0
 
     def of(self, periods: Iterable[Period], refuse: Refuse) -> Iterator[tuple[Row, Row | None]]:
         """Each request with its response; a whole chat comes alone."""
@@ -31,10 +31,12 @@ class RequestPairs:
             for row in _rows(period, refuse):
                 if row.kind == "chat":
                     yield row, None
+                elif row.kind == "other":
+                    self.num_other += self._keeps(row.moment)
                 elif pair := self._pair(row):
                     yield pair
             if earlier is not None:
-                self._give_up(period.start)
+                self._give_up(period.start - SKEW_SECONDS)
             earlier = period.start
         self._give_up(float("inf"))
 
@@ -56,7 +58,7 @@ class RequestPairs:
         return (row, other) if row.kind == "request" else (other, row)
 
     def _give_up(self, before: float) -> None:
-        """The rows of this time whose partner has not come, with all files of the hour after it read."""
+        """The rows of this time whose partner has not come, with all files of the time in which it comes read."""
         for kind, waiting in self._waiting.items():
             old = [key for key, rows in waiting.items() if rows[-1].moment < before]
             for row in chain.from_iterable(waiting.pop(key) for key in old):

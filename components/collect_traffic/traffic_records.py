@@ -76,10 +76,11 @@ class TrafficRecords:
 
     def _is_repeated(self, request: Row, messages: Messages, answer: Answer) -> bool:
         """Whether this very request was answered before; an attempt that failed before it stays in the records."""
-        if answer.error is not None:
-            return False
-        key = request.retry_key or answer.output
-        asked = hash((key, *(text for message in messages for text in message.values())))
+        if answer.error is not None:  # twice in the log, if at the same moment
+            attempt = (request.key, request.moment, answer.error)
+        else:
+            attempt = request.retry_key or (request.moment, answer.output)
+        asked = hash((attempt, *(text for message in messages for text in message.values())))
         known = len(self._answered)
         self._answered.add(asked)
         return len(self._answered) == known
@@ -127,7 +128,8 @@ class TrafficRecords:
             return
         kept: list[tuple[int, int, Located]] = []
         for number, (record, row) in enumerate(located):
-            said = f"{seed}\x1f{record['id']}\x1f{record['timestamp']}".encode("utf-8", "surrogatepass")
+            # Its texts too: there are logs without ids and times.
+            said = repr((seed, *(record[name] for name in ("id", "timestamp", "messages", "output")))).encode()
             rank = -int.from_bytes(hashlib.blake2b(said, digest_size=8).digest())
             if len(kept) < max_rows:
                 heapq.heappush(kept, (rank, number, (record, row)))

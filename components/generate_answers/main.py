@@ -94,8 +94,8 @@ def at_deployed(args: Args) -> tuple[Args, list[str | None]]:
     """The arguments with the endpoint that deployed_endpoint describes, and what serves there."""
     if args.deployed_endpoint is None:
         return args, []
-    if args.endpoint is not None or args.model is not None:
-        raise UserError("deployed_endpoint says what is asked; leave out model and endpoint")
+    if (args.endpoint, args.endpoint_model, args.model) != (None, None, None):
+        raise UserError("deployed_endpoint says what is asked; leave out model, endpoint and endpoint_model")
     if args.earlier_predictions is not None:
         raise UserError(
             "deployed_endpoint is asked anew, as another model may serve there; leave out earlier_predictions"
@@ -186,7 +186,7 @@ def report_failures(rows: dict[str, dict[str, Any]], max_error_fraction: float) 
         print(f"{id}: {error}")
     if len(failed) > 5:
         print(f"and {len(failed) - 5} more")
-    if len(failed) > max_error_fraction * len(rows):
+    if len(failed) / len(rows) > max_error_fraction:  # 0.29 * 100 is below 29
         raise UserError(
             f"{len(failed)} of {len(rows)} eval items failed, which is more than max_error_fraction="
             f"{max_error_fraction}; what was answered is kept: start again to ask about the others only"

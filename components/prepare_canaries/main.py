@@ -113,7 +113,8 @@ def variants(
 ) -> list[tuple[str, str]]:
     """Edited last turns by the names of their edits: as many as wanted that differ from the original and each other."""
     text = item["messages"][-1]["content"]
-    prompt = question_part.find(text)
+    instructions = "\n".join(turn["content"] for turn in item["messages"] if turn["role"] == "system")
+    prompt = question_part.find(text, instructions)
     rng = random.Random(f"{args.seed} {item['id']}")
     found: dict[str, str] = {}
     for edit in rng.sample(edits, len(edits)) if args.num_variants else []:

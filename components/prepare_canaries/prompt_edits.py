@@ -24,6 +24,14 @@ _POINTS = re.compile(  # at what stands elsewhere in the prompt, which another o
     r"|上|下|前|後|次|以|この|その|これ|それ|위|아래|앞|뒤|다음|이전|(?<!\S)[이그] |이것|그것",
     re.IGNORECASE,
 )
+# Without its question mark, any other question is a statement.
+_ASKS_WITHOUT_MARK = re.compile(
+    r"(?:\A|[,:] )(?:[a-z]{2,5} )?(?:what|which|who|whom|whose|when|where|why|how)\b"
+    r"|\A(?:is|are|was|were|do|does|did|can|could|will|would|should|may|has|have|had)\b"
+    r"|か\Z|何|誰|だれ|いつ|どこ|どう|どの|どれ|どちら|どんな|いくら|いくつ|なぜ|なに"
+    r"|(?:니까|나요|까요|[인은한던]가요)\Z|무엇|무슨|뭐|뭔|언제|어디|누구|누가|얼마|왜|어떻게|어떤|어느|몇",
+    re.IGNORECASE,
+)
 _STOP = r"(?<![.A-Z])[.。．?？!！]\Z"
 _WIDTHS = {"?": "？", "!": "！", ",": "、", ".": "。"}
 _WIDTHS |= {wide: narrow for narrow, wide in _WIDTHS.items()}
@@ -46,9 +54,10 @@ def whitespace(prompt: Prompt, language: str, rng: random.Random) -> str:
 
 
 def punctuation(prompt: Prompt, language: str, rng: random.Random) -> str | None:
-    """The stop at the end, and in ja and ko any other mark, in the other width; or the stop left out."""
+    """The stop at the end, and in ja and ko any other mark, in the other width; or no stop where it may go."""
     question = prompt.question
     ways = [question[: stop.start()] for stop in _free(_STOP, question)]
+    ways = [way for way in ways if question[-1] not in "?？" or _ASKS_WITHOUT_MARK.search(way)]
     if language in ("ja", "ko"):
         marks = "[?？!！、]|[。．.]$" if language == "ja" else "[?？!！]$"
         places = {match.start() for match in _free(marks, question)}

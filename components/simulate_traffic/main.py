@@ -74,7 +74,7 @@ def run(args: Args) -> dict[str, float]:
     lineage.write(dataclasses.replace(args, after=None), SPEC)  # which only says when
     said = f"p95 {p95:.2f} s" if p95 is not None else "none answered"
     print(f"{args.num_requests} requests in {(end - start).total_seconds():.1f} s, {num_failed} failed, {said}")
-    if num_failed > args.max_error_fraction * args.num_requests:
+    if num_failed / args.num_requests > args.max_error_fraction:  # 0.29 * 100 is below 29
         why = next(outcome for outcome, _ in outcomes.most_common() if outcome != "200")
         raise UserError(
             f"{endpoint.scoring_uri}: {num_failed} of {args.num_requests} requests failed, mostly with {why}, which "
@@ -129,8 +129,9 @@ async def send(
                 headers = await sign_in.headers() if sign_in else {}
                 asked = time.perf_counter()
                 try:
-                    answer = await client.post(url, json={"messages": chat, **options}, headers=headers)
-                except httpx.HTTPError as error:
+                    async with asyncio.timeout(args.timeout_seconds):  # httpx's own begins anew with each byte
+                        answer = await client.post(url, json={"messages": chat, **options}, headers=headers)
+                except (httpx.HTTPError, TimeoutError) as error:
                     outcomes[type(error).__name__] += 1
                     continue
                 outcomes[str(answer.status_code)] += 1

@@ -42,4 +42,4 @@ def _lines(path: Path) -> list[dict]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+    return [json.loads(line) for line in whole.split("\n")[:-1]]  # splitlines() breaks within a JSON string

@@ -44,16 +44,20 @@ def test_a_failed_check_is_exit_code_7_and_one_line(run_component, tmp_path):
     ("content", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "no scoring_uri"),
-        ('{"scoring_uri": "file:///etc/passwd", "auth": "none"}', "no scoring_uri that begins with http"),
-        ('{"scoring_uri": "https://x.azure.com/score", "auth": "key"}', "auth is 'key'"),
+        ("[]", "not a JSON object; give the output endpoint of deploy_endpoint"),
+        ('{"scoring_uri": "file:///etc/passwd", "model": "m", "auth": "none"}', "is not the URL of an endpoint"),
+        ('{"scoring_uri": "https://x.azure.com/score", "model": "m", "auth": "key"}', "auth is 'key'"),
+        ('{"scoring_uri": "https://x.azure.com/score", "model": "m", "auth": []}', "auth is '\\[\\]'"),
+        ('{"scoring_uri": "https://x.azure.com/score", "model": "m", "auth": "none", "name": 1}', "name is not a text"),
+        ('{"scoring_uri": "http://x.azure.com/score", "model": "m", "auth": "aad_token"}', "over https only"),
     ],
 )
 def test_what_is_no_endpoint_is_refused(load_main, tmp_path, content, said):
+    main = load_main("check_endpoint")
     path = tmp_path / "endpoint.json"
     path.write_text(content)
     with pytest.raises(UserError, match=said):
-        load_main("check_endpoint").read_endpoint(path)
+        main.run(main.Args(path, tmp_path / "report"))
 
 
 def test_token_of_azure_ml_over_https_or_on_this_machine_only(load_main, monkeypatch, tmp_path):
@@ -66,8 +70,6 @@ def test_token_of_azure_ml_over_https_or_on_this_machine_only(load_main, monkeyp
             return types.SimpleNamespace(token="secret-token", expires_on=time.time() + 3600)
 
     monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
-    with pytest.raises(UserError, match="over https only"):
-        main.sign_in({"scoring_uri": "http://support.example.com/score", "auth": "aad_token"})
     with chat_server.running() as (url, seen):
         args = main.Args(written(tmp_path, url, auth="aad_token"), tmp_path / "report", num_requests=3, concurrency=1)
         metrics = main.run(args)

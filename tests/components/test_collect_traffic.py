@@ -53,7 +53,7 @@ class Log:
         }
         hour = folder or moment.strftime("%Y/%m/%d/%H")
         path = self.folder / deployment / collection / hour / f"{instance}.jsonl"
-        self.add(path, json.dumps(row | more, ensure_ascii=False).encode())
+        self.add(path, json.dumps(row | more, ensure_ascii=False).encode("utf-8", "backslashreplace"))
         return row | more
 
     def add(self, path, line):
@@ -81,7 +81,9 @@ def collect(load_main, tmp_path):
         paths = {name: tmp_path / "out" / name for name in ("records", "window", "quarantine")}
         main.run(main.Args(**paths, traffic=traffic, **args))
         read = {name: paths[name].read_text("utf-8") for name in paths}
-        lines = {name: [json.loads(line) for line in read[name].splitlines()] for name in ("records", "quarantine")}
+        lines = {
+            name: [json.loads(line) for line in read[name].split("\n") if line] for name in ("records", "quarantine")
+        }
         return SimpleNamespace(**lines, window=json.loads(read["window"]), text="".join(read.values()))
 
     return run
@@ -254,8 +256,9 @@ def test_what_cannot_be_read_is_counted_and_never_quoted(log, collect, tmp_path)
         json.dumps({"note": secret}).encode(),
         json.dumps(event | {"data": asked(secret), "time": secret}).encode(),
         json.dumps(event | {"data": f"https://x/{secret}/../../../secret.jsonl", "datainblob": "true"}).encode(),
-        json.dumps(event | {"data_base64": base64.b64encode(b"\xff" + secret.encode()).decode()}).encode(),
+        json.dumps(event | {"data_base64": base64.b64encode(b"\xff" + secret.encode()).decode(), "id": "b"}).encode(),
         json.dumps(event | {"data": {"messages": [{"role": secret, "content": secret}]}, "id": "role"}).encode(),
+        json.dumps(event | {"data": f"https://x/{'a' * 300}{secret}", "datainblob": "true", "id": "long"}).encode(),
     ]
     for line in lines:
         log.add(here / "bad.jsonl", line)
@@ -264,9 +267,13 @@ def test_what_cannot_be_read_is_counted_and_never_quoted(log, collect, tmp_path)
     (tmp_path / "secret.jsonl").write_text(json.dumps({"messages": [], "note": secret}))
     (here / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
     (log.folder / "up").symlink_to(tmp_path, target_is_directory=True)
+    (here / "loop.jsonl").symlink_to("loop.jsonl")
+    (here / os.fsdecode(b"\xff.jsonl")).write_bytes(b"[]\n")  # its name is no text
     os.mkfifo(here / "pipe.jsonl")
-    with pytest.raises(UserError, match=r"of \d+ rows of the log were refused"):
+    with pytest.raises(UserError, match=r"of \d+ rows of the log were refused.* see the quarantine"):
         collect(log.folder, **NINE_TO_TEN)
+    assert "not UTF-8" in (tmp_path / "out" / "quarantine").read_text("utf-8")
+    assert not (tmp_path / "out" / "records").exists()
     found = collect(log.folder, max_error_fraction=0.95, **NINE_TO_TEN)
     assert [row["id"] for row in found.records] == ["good"]
     assert "taro" not in found.text and "090" not in found.text
@@ -280,11 +287,13 @@ def test_what_cannot_be_read_is_counted_and_never_quoted(log, collect, tmp_path)
         (6, "its body is in a blob of its own, which is not beside the log"),
         (7, "its body is not UTF-8"),
         (8, "a message of the request has no known role"),
+        (9, "its body is in a blob of its own, which is not beside the log"),
     }
     others = {row["source"]: row["reason"] for row in found.quarantine if row["source"] != bad}
     assert others.pop("blue/request/2026/03/02/09/one.jsonl") == "its body was cut when it was logged (contentrange)"
     damaged = others.pop("blue/request/2026/03/02/09/half.jsonl.gz")
     assert damaged in ("not JSON", "the gzip or Parquet file is damaged; what came before the damage was read")
+    assert others.pop("blue/request/2026/03/02/09/\ufffd.jsonl") == "not a JSON object but a list"
     assert others == dict.fromkeys(("up", "blue/request/2026/03/02/09/link.jsonl"), "a link out of the folder")
 
 
@@ -478,3 +487,128 @@ def test_what_is_refused_at_once(log, collect, args, said):
     log.chat("a", 0)
     with pytest.raises(UserError, match=said):
         collect(log.folder, **args)
+
+
+def test_no_row_is_in_two_windows(log, collect, tmp_path):
+    """Where nothing has settled since the earlier window, and where one ends within a millisecond."""
+    log.chat("a", 0)
+    (earlier := tmp_path / "earlier").write_text(json.dumps({"end": (now := iso(datetime.now(UTC)))}))
+    nothing = collect(log.folder, earlier_window=earlier, settle_seconds=900).window
+    assert (nothing["start"], nothing["end"], nothing["status"]) == (now, now, "no_data")
+    with pytest.raises(UserError, match="not before the end of the window"):
+        collect(log.folder, earlier_window=earlier, window_end=iso(NINE))
+    with pytest.raises(UserError, match="not before the end of the window"):  # it has not begun yet
+        collect(log.folder, window_end=iso(datetime.now(UTC) + timedelta(days=1)), window_hours=1.0)
+
+    log.chat("b", 1 / 60000 * 0.7)  # 0.7 ms after nine
+    first = collect(log.folder, window_start="2026-03-02T08:00Z", window_end="2026-03-02T09:00:00.0009Z")
+    earlier.write_text(json.dumps(first.window))
+    second = collect(log.folder, earlier_window=earlier, window_hours=1.0)
+    assert (first.window["status"], [row["id"] for row in second.records]) == ("no_data", ["a", "b"])
+
+
+def test_times_of_many_kinds(load_main):
+    load_main("collect_traffic")
+    import collection_window
+
+    nine = NINE.timestamp()
+    told = ("2026-03-02T18:00:00.0000000+09:00", "2026-03-02T09:00", f"{nine:.0f}", f"{1000 * nine:.0f}", 1000 * nine)
+    assert {collection_window.seconds_of(value) for value in told} == {nine}
+    assert collection_window.iso(nine - 0.0004) == "2026-03-02T08:59:59.999Z"  # as the window says that it is of
+    for value in ("0001-01-01T00:00:00", "9" * 30, "", -1, True, None):
+        with pytest.raises(ValueError):
+            collection_window.seconds_of(value)
+
+
+def test_minutes_of_their_own_keep_slow_answers(log, collect):
+    """As a collector with the rolling rate minute writes them."""
+    moment = NINE + timedelta(minutes=1)
+    for minute in range(1, 9):
+        at = moment + timedelta(minutes=minute)
+        log.row("request", f"r{minute}", at, asked(f"q{minute}"), folder=at.strftime("%Y/%m/%d/%H/%M"))
+        late = at + timedelta(seconds=170)
+        log.row("response", f"r{minute}", late, answered(), folder=late.strftime("%Y/%m/%d/%H/%M"))
+    found = collect(log.folder, **NINE_TO_TEN)
+    assert (len(found.records), found.window["num_unpaired"]) == (8, 0)
+
+
+def test_collections_of_another_deployment_and_of_other_names(log, collect):
+    log.row("my_prompts", "m", NINE, [{"prompt": "one"}], deployment="green")
+    with pytest.raises(UserError, match="1 rows, all of other collections than request"):
+        collect(log.folder, **NINE_TO_TEN)
+    log.row("model_inputs", "t", NINE, [{"prompt": "one"}], deployment="green")
+    log.row("model_outputs", "t", NINE, [{"output": "1"}], deployment="green")
+    log.chat("p", 1)
+    assert {row["deployment"] for row in collect(log.folder, **NINE_TO_TEN).records} == {"green", "blue"}
+
+
+def test_an_answer_that_is_not_where_it_should_be_is_no_good_answer(log, collect):
+    log.row("model_inputs", "t", NINE, [{"prompt": "one"}])
+    log.row("model_outputs", "t", NINE, [{"antwort": "1", "k": 1}])
+    for column in ("antwrot", None):
+        with pytest.raises(UserError, match="none of 1 requests is a chat; name the columns"):
+            collect(log.folder, output_column=column, **NINE_TO_TEN)
+    replies = {
+        "null": {"output": None, "k": 1},
+        "list": answered([1]) | {"choices": [{"message": None}]},
+        "vllm": {"object": "error", "message": "too long", "code": 400},
+        "empty": None,
+    }
+    for key, reply in replies.items():
+        log.row("request", key, NINE, asked(key))
+        log.row("response", key, NINE, reply)
+    said = {row["id"]: (row["output"], row["status"], row["error"]) for row in collect(log.folder).records}
+    missing = (None, 200, "the response has no text where the answer stands")
+    assert said == {"null": missing, "list": missing, "empty": missing, "vllm": (None, 400, "too long")}
+
+
+def test_a_stream_holds_line_separators_second_answers_and_what_is_no_json(log, collect):
+    def event(text, index=0, reason=None):
+        choice = {"index": index, "delta": {"content": text}, "finish_reason": reason}
+        return f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\r\n\r\n"
+
+    end = "data: [DONE]\n\n"
+    streams = {
+        "lines": event("one\u2028two\x85", reason="stop") + end,
+        "two": event("A") + event("B", index=1) + event("C", reason="stop") + end,
+        "plain": "data: Hello\n\n" + end,
+    }
+    for key, stream in streams.items():
+        log.row("request", key, NINE, asked(key))
+        log.row("response", key, NINE, stream)
+    said = {row["id"]: (row["output"], row["error"]) for row in collect(log.folder, **NINE_TO_TEN).records}
+    assert said == {
+        "lines": ("one\u2028two\x85", None),
+        "two": ("AC", None),
+        "plain": (None, "the stream has an event that is no JSON object"),
+    }
+
+
+def test_half_characters_and_endless_nesting_of_a_client_are_no_damage(log, collect):
+    log.chat("good", 0)
+    log.chat("half", 1, question="\ud83d")
+    row = json.dumps(log.row("request", "deep", NINE, "DEEP")).replace('"DEEP"', "[" * 10_000 + "]" * 10_000)
+    path = next(log.folder.rglob("request/**/one.jsonl"))
+    path.write_text("\n".join([*path.read_text().split("\n")[:2], row, ""]))
+    found = collect(log.folder, max_error_fraction=0.0, **NINE_TO_TEN)
+    assert ([row["id"] for row in found.records], found.window["num_unusable"]) == (["good"], 2)
+
+
+def test_chats_without_ids_and_failures_that_are_there_twice(collect, tmp_path):
+    def row(text, second, **more):
+        moment = iso(NINE + timedelta(seconds=second))
+        return {"messages": [{"role": "user", "content": text}], "output": "Yes", "timestamp": moment, **more}
+
+    failed = row("b", 9, id="f", status=500, error="busy", output=None)
+    rows = [row("a", 0), row("a", 1), row("a", 1), failed, failed, failed | {"timestamp": iso(NINE)}]
+    (log := tmp_path / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    found = collect(log, **NINE_TO_TEN)
+    kept = sorted((row["messages"][0]["content"], row["timestamp"][17:19]) for row in found.records)
+    assert (kept, found.window["num_duplicates"]) == ([("a", "00"), ("a", "01"), ("b", "00"), ("b", "09")], 2)
+
+
+def test_a_sample_without_ids_and_times_is_by_chance(collect, tmp_path):
+    chats = [{"messages": [{"role": "user", "content": f"{n:03}"}], "output": "Yes"} for n in range(200)]
+    (log := tmp_path / "log.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    kept = [row["messages"][0]["content"] for row in collect(log, max_rows=50).records]
+    assert 8 < sum(text < "100" for text in kept) < 42

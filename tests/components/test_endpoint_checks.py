@@ -1,12 +1,14 @@
 """endpoint_checks: each fault of an endpoint fails its own check, and says what was seen."""
 
 import itertools
+import json
 import re
 import socket
 
 import pytest
 
-from endpoint_checks import smoke_test
+from endpoint_checks import chat_calls, smoke_test
+from tests.chat_endpoint import dripping
 from tests.components import chat_server
 
 NAMES = ["chat_schema", "streaming", "unicode_ja", "unicode_ko", "malformed_body", "concurrency"]
@@ -15,7 +17,7 @@ NAMES = ["chat_schema", "streaming", "unicode_ja", "unicode_ko", "malformed_body
 def check(url: str, headers=(), **limits) -> tuple[smoke_test.Result, dict[str, str]]:
     """The result, and the details of the failed checks."""
     target = smoke_test.Target(url, headers if callable(headers) else dict(headers), "m")
-    result = smoke_test.run(target, num_requests=6, concurrency=3, timeout_seconds=10, **limits)
+    result = smoke_test.run(target, num_requests=6, concurrency=3, **{"timeout_seconds": 10, **limits})
     return result, {check.name: check.detail for check in result.checks if not check.passed}
 
 
@@ -87,6 +89,13 @@ def test_nobody_there_is_a_failure_and_no_error():
     assert (result.num_failed, result.p50_seconds, result.p95_seconds) == (6, None, None)
 
 
+def test_answers_that_drip_in_for_ever_fail_in_time():
+    with dripping() as url:
+        result, failed = check(url, timeout_seconds=0.2)
+    assert (list(failed), result.num_failed) == (NAMES, 6)
+    assert failed["chat_schema"] == "no answer: TimeoutError"
+
+
 def test_limits_are_the_caller_s():
     with chat_server.running("busy") as (url, _):
         assert check(url, max_error_fraction=1.0)[1] == {}
@@ -109,3 +118,11 @@ def test_quantiles_are_times_that_were_seen():
     assert smoke_test._quantile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.0
     assert smoke_test._quantile([float(n) for n in range(1, 21)], 0.95) == 19.0
     assert smoke_test._quantile([], 0.95) is None
+
+
+def test_a_stream_may_hold_what_python_takes_for_the_end_of_a_line():
+    choice = {"index": 0, "delta": {"content": "one\u2028two"}, "finish_reason": None}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    events = f"data: {json.dumps(chunk, ensure_ascii=False)}\r\n\r\ndata: [DONE]\r\n\r\n"
+    streamed = chat_calls._streamed(events.encode(), 1)
+    assert [choice.delta.content for choice in streamed.choices] == ["one\u2028two"]

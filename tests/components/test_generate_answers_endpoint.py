@@ -221,8 +221,9 @@ def test_a_deployed_endpoint_that_cannot_be_asked(run, deployed, changes, said):
 
 def test_a_deployed_endpoint_stands_alone(run, deployed, tmp_path):
     path = deployed("http://127.0.0.1:9/score")
-    with pytest.raises(UserError, match="leave out model and endpoint"):
-        run("http://127.0.0.1:9/v1", deployed_endpoint=path)
+    for url, model in (("http://127.0.0.1:9/v1", None), (None, "another")):
+        with pytest.raises(UserError, match="leave out model, endpoint and endpoint_model"):
+            run(url, endpoint_model=model, deployed_endpoint=path)
     with pytest.raises(UserError, match="is asked anew"):
         run(None, endpoint_model=None, deployed_endpoint=path, earlier_predictions=tmp_path / "items")
     path.write_text("[]", encoding="utf-8")

@@ -109,6 +109,12 @@ def test_a_prompt_that_cannot_be_edited_is_a_canary_still(run):
     assert sum(count["not_applicable"] for count in report["edits"].values()) >= 5
 
 
+def test_a_text_that_the_system_message_has_translated_stays_as_it_is(run):
+    turns = [{"role": "system", "content": "Translate into Korean."}, {"role": "user", "content": "What is the Area?"}]
+    rows, _, _ = run([{"id": "a", "messages": turns}], num_variants=5)
+    assert [row["id"] for row in rows] == ["a", "a:r1"]
+
+
 @pytest.mark.parametrize(
     ("items", "values", "said"),
     [
@@ -163,6 +169,12 @@ def test_as_a_step(run_component, tmp_path):
         ("What is it? " * 2, None),  # which of the two
         ("a" * 2000 + "?", None),
         ("", None),
+        ("Translate to Korean: Where is the hall?", None),
+        ("Please translate into Japanese.\n\nWhere is the hall?", None),
+        ("Where is the hall?\n\nParaphrase the question above.", None),
+        ("次の文を英語に訳してください。\n\n会館はどこですか？", None),
+        ("다음 문장을 요약해 주세요:\n회관은 어디인가요?", None),
+        ("We translate menus.\n\nWhere is the hall?", "Where is the hall?"),
     ],
 )
 def test_where_the_question_is(find, text, question):
@@ -202,8 +214,21 @@ def all_ways(prompt_edits, find, edit, text, language):
         ("synonyms", "en", "I need to go. Which bus?", {None}),
         ("synonyms", "en", 'Who wrote "The largest hall"?', {None}),
         ("synonyms", "ja", "開館時間はどうなっていますか？", {"開館時間はどのようになっていますか？"}),
-        ("synonyms", "ko", "지역이 궁금합니다.", {"지역을 알고 싶습니다."}),
-        ("synonyms", "ko", "주소가 궁금합니다.", {"주소를 알고 싶습니다."}),
+        ("synonyms", "ko", "나이 궁금합니다.", {None}),  # 이 belongs to the word
+        ("synonyms", "ko", "휴가 궁금합니다.", {None}),
+        ("politeness", "ko", "답은 사과 하나요?", {None}),  # one apple
+        ("politeness", "ko", "무엇을 제공하나요?", {"무엇을 제공합니까?"}),
+        ("synonyms", "ja", "返品は不可能ですか？", {None}),
+        ("synonyms", "ja", "返品は可能ですか？", {"返品はできますか？"}),
+        ("synonyms", "ja", "ご気分は如何ですか？", {None}),
+        ("synonyms", "ja", "担当はどなた様ですか？", {None}),
+        ("politeness", "en", "I need the refund for my order.", {None}),
+        ("synonyms", "en", "Tell me a story about Elm Hall.", {None}),
+        ("synonyms", "en", "Tell me the Area.", {"Let me know the Area."}),
+        ("punctuation", "en", "You open on Sunday?", {None}),  # a statement without its mark
+        ("punctuation", "en", "By when do you open?", {"By when do you open"}),
+        ("punctuation", "ja", "明日届く？", {"明日届く?"}),
+        ("punctuation", "ko", "내일 와요?", {"내일 와요？"}),
         ("order", "en", "Area: East\n\nWhat is the Area?", {"What is the Area?\n\nArea: East"}),
         ("order", "en", "Area: East\n\nWhat is the Area above?", {None}),
         ("order", "en", "Who?\n\nArea: East\nWhat?\n\nWhat is the Area?", {None}),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from slmkit.errors import UserError
-from tests.chat_endpoint import completion
+from tests.chat_endpoint import completion, dripping
 
 PROMPT = "Name: Foundry Commons\nHost: Ines\n\nWho is the host?"
 
@@ -57,6 +57,15 @@ def test_failures_are_counted_not_asked_again_and_too_many_are_an_error(given, l
     assert json.loads(paths["period"].read_text())["outcomes"] == {"200": 6, "503": 2}
     with pytest.raises(UserError, match=r"2 of 8 requests failed, mostly with 503, .* max_error_fraction=0\.24"):
         main.run(main.Args(**paths, num_requests=8, max_error_fraction=0.24))
+
+
+def test_an_answer_that_drips_in_for_ever_is_a_failure(given, load_main):
+    main = load_main("simulate_traffic")
+    _, paths = given(completion())
+    with dripping() as url:
+        paths["endpoint"].write_text(json.dumps({"scoring_uri": f" {url} ", "model": "m", "auth": "none"}))
+        main.run(main.Args(**paths, num_requests=2, timeout_seconds=0.3, max_error_fraction=1.0))
+    assert json.loads(paths["period"].read_text())["outcomes"] == {"TimeoutError": 2}
 
 
 def test_nobody_there_is_an_error(given, load_main):

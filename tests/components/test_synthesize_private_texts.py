@@ -400,9 +400,9 @@ def test_a_round_that_was_paid_and_lost_counts(module, tmp_path):
 
 def test_a_cut_line_is_a_lost_round(module, tmp_path):
     so_far = module("rounds_so_far").RoundsSoFar(tmp_path / "rounds", "p")
-    so_far.add([("en", "a")], [3])
+    so_far.add([("en", "a\u2028b")], [3])  # which Python takes for the end of a line
     with (tmp_path / "rounds").open("a") as file:
         file.write('{"candidates": [["en", "b"')
     again = module("rounds_so_far").RoundsSoFar(tmp_path / "rounds", "p")
-    assert again.run_id == so_far.run_id and again.rounds == [{"candidates": [["en", "a"]], "votes": [3]}]
+    assert again.run_id == so_far.run_id and again.rounds == [{"candidates": [["en", "a\u2028b"]], "votes": [3]}]
     assert module("rounds_so_far").RoundsSoFar(tmp_path / "rounds", "other").run_id != so_far.run_id

@@ -176,6 +176,26 @@ def test_a_sample_and_a_disk_that_is_full(tmp_path, monkeypatch, caplog):
     assert "a request was not logged: [Errno 28] No space left on device" in caplog.text
 
 
+def test_what_json_cannot_say_again_does_not_spoil_the_log(tmp_path, caplog):
+    async def ask():
+        log = RequestLog(tmp_path, "shop", "blue", DataCollector.model_validate(COLLECTS))
+        for body in (b'{"temperature": 1e999}', b'{"temperature": NaN}', b'{"temperature": 0.5}'):
+            log.begin("/score", "application/json", None, body).end(400)
+        for depth in range(880, 1000):  # some are read, but not written again
+            log.begin("/score", "application/json", None, b"[" * depth + b"]" * depth).end(400)
+        await log.close()
+
+    asyncio.run(ask())
+    (file,) = (tmp_path / "shop" / "blue").rglob("request/**/*.jsonl")
+    written = file.read_text("utf-8").splitlines()
+    assert [json.loads(row)["data"] for row in written[:3]] == [
+        '{"temperature": 1e999}',
+        '{"temperature": NaN}',
+        {"temperature": 0.5},
+    ]
+    assert len(written) + caplog.text.count("a request was not logged") == 123
+
+
 def test_the_datastore_of_the_workspace_is_below_the_root(tmp_path):
     root, registry = tmp_path / "root", tmp_path / "assets.yml"
     here = root / "datastores" / "workspaceblobstore" / "modelDataCollector" / "shop"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from slmkit.chat_client import AnswerError, ChatClient, retry_after_seconds
 from slmkit.errors import UserError
 from slmkit.structured_answers import response_format
-from tests.chat_endpoint import completion
+from tests.chat_endpoint import completion, dripping
 
 
 def question(text):
@@ -177,6 +177,17 @@ def test_slow_replies_time_out_and_are_asked_again(serve):
     endpoint = serve(lambda n, body: (time.sleep(1.0 if n == 0 else 0), completion())[1])
     (answer,), usage = ask(endpoint.url, "q", timeout_seconds=0.3)
     assert (answer.text, usage.retries) == ("yes", 1)
+
+
+def test_an_answer_that_drips_in_for_ever_times_out():
+    with dripping() as url:
+        (error,), _ = ask(url, "q", timeout_seconds=0.3, max_retries=0)
+    assert str(error) == "no answer in time (TimeoutError) (1 attempts)"
+
+
+def test_an_answer_nested_without_end_is_one_request_that_failed(serve):
+    (error,), _ = ask(serve("[" * 100_000).url, "q", max_retries=0)
+    assert str(error) == "HTTP 200 without a chat completion in it (1 attempts)"
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -1,5 +1,6 @@
 """Requests in OpenAI's chat form, and what must hold of every answer to one."""
 
+import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -107,8 +108,10 @@ class Calls:
 
     async def post(self, content: bytes) -> httpx.Response:
         try:
-            return await self._client.post(self._url, content=content, headers=await self._all_headers())
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            headers = await self._all_headers()
+            async with self._in_time():
+                return await self._client.post(self._url, content=content, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise CheckError(f"no answer: {type(error).__name__} {error}".strip()) from None
 
     async def stream(self, question: str, max_tokens: int) -> Streamed:
@@ -116,10 +119,10 @@ class Calls:
         pieces = []
         try:
             headers = await self._all_headers()
-            async with self._client.stream("POST", self._url, json=body, headers=headers) as response:
+            async with self._in_time(), self._client.stream("POST", self._url, json=body, headers=headers) as response:
                 async for piece in response.aiter_bytes():
                     pieces.append(piece)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise CheckError(f"the stream broke: {type(error).__name__} {error}".strip()) from None
         content = b"".join(pieces)
         expect_success(response.status_code, content.decode(errors="replace"))
@@ -127,6 +130,9 @@ class Calls:
         if not kind.startswith("text/event-stream"):
             raise CheckError(f"the stream's content type is {kind}, not text/event-stream")
         return _streamed(content, len(pieces))
+
+    def _in_time(self) -> asyncio.Timeout:
+        return asyncio.timeout(self._client.timeout.read)  # httpx's own begins anew with each byte that comes
 
     async def _all_headers(self) -> dict[str, str]:
         headers = self._headers() if callable(self._headers) else self._headers
@@ -147,7 +153,7 @@ def shown(text: str) -> str:
 
 def _streamed(content: bytes, num_pieces: int) -> Streamed:
     try:
-        lines = content.decode().splitlines()
+        lines = content.decode().replace("\r", "\n").split("\n")  # str.splitlines() would break within a JSON string
     except UnicodeDecodeError:
         raise CheckError("the stream is not UTF-8") from None
     events = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]

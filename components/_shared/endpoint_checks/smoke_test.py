@@ -99,7 +99,7 @@ async def _run(
     said = f"{num_requests - len(failures)} of {num_requests} answered, {concurrency} at a time"
     if failures:
         said += f"; the first failure: {failures[0]}"
-    checks.append(Check("concurrency", len(failures) <= max_error_fraction * num_requests, said))
+    checks.append(Check("concurrency", len(failures) / num_requests <= max_error_fraction, said))
     p50, p95 = _quantile(seconds, 0.5), _quantile(seconds, 0.95)
     if max_p95_seconds is not None:
         said = f"p95 {p95:.2f} s, allowed {max_p95_seconds:g} s" if seconds else "nothing was answered"

@@ -81,6 +81,7 @@ class ChatClient:
         self._resume_at = 0.0  # the one cool-down, on the monotonic clock, that all workers share
         self._num_replies = 0  # of whatever kind
         self._num_served = 0  # replies that were no sign of trouble at the endpoint
+        self._timeout_seconds = timeout_seconds
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_seconds, connect=min(10.0, timeout_seconds)),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
@@ -204,7 +205,8 @@ class ChatClient:
         self.usage.requests += 1
         started = time.perf_counter()
         try:
-            response = await self._http.post(self._url, json=body, headers=headers)
+            async with asyncio.timeout(self._timeout_seconds):  # httpx's own begins anew with each byte that comes
+                response = await self._http.post(self._url, json=body, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if not self._num_replies:
                 raise UserError(
@@ -212,7 +214,7 @@ class ChatClient:
                     "URL, and that the endpoint is running and can be reached from here"
                 ) from None
             raise _RetryError("nothing answers any more", shared=True) from None
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise _RetryError(f"no answer in time ({type(error).__name__})") from None
         except httpx.RequestError as error:
             raise _RetryError(f"the connection broke ({type(error).__name__})") from None
@@ -237,7 +239,7 @@ class ChatClient:
             )
         try:
             payload = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             payload = None
         if status != 200:
             self._num_served += 1

@@ -27,6 +27,8 @@ class DeployedEndpoint:
     scoring_uri: str
     auth: str  # as sign_in() takes it
     model: str
+    name: str | None = None
+    target: str | None = None
     deployment: str | None = None
     model_sha256: str | None = None
 
@@ -42,14 +44,14 @@ def read_deployed(path: Path) -> DeployedEndpoint:
     for name in ("scoring_uri", "model"):
         if not isinstance(found.get(name), str) or not found[name].strip():
             raise UserError(f"{path}: no {name} (a text); {hint}")
-    for name in ("deployment", "model_sha256"):
+    optional = ("name", "target", "deployment", "model_sha256")
+    for name in optional:
         if not isinstance(found.get(name), str | None):
             raise UserError(f"{path}: {name} is not a text; {hint}")
-    if (auth := found.get("auth")) not in DEPLOYED_AUTH:
+    if not isinstance(auth := found.get("auth"), str) or auth not in DEPLOYED_AUTH:
         raise UserError(f"{path}: auth is {str(auth)[:40]!r}; known are {' and '.join(DEPLOYED_AUTH)}")
-    checked_url(found["scoring_uri"])
-    names = ("scoring_uri", "model", "deployment", "model_sha256")
-    return DeployedEndpoint(auth=DEPLOYED_AUTH[auth], **{name: found.get(name) for name in names})
+    checked_url(url := found["scoring_uri"].strip())
+    return DeployedEndpoint(url, DEPLOYED_AUTH[auth], found["model"], *(found.get(name) for name in optional))
 
 
 class Credential(Protocol):

@@ -10,6 +10,7 @@ import base64
 import concurrent.futures
 import json
 import logging
+import math
 import os
 import random
 import time
@@ -99,7 +100,7 @@ class RequestLog:
                 # A lone surrogate, which JSON may hold, becomes the escape that it came as.
                 line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
                 _append(self._folder / collection / rolled / self._file, line)
-        except OSError as error:
+        except (OSError, RecursionError) as error:
             _logger.warning("%s: a request was not logged: %s", self._folder, error)
 
 
@@ -152,7 +153,7 @@ class Body:
         except UnicodeDecodeError:
             return found | {"data_base64": base64.b64encode(body).decode("ascii")}
         try:
-            return found | {"data": json.loads(text, parse_constant=_refuse)}
+            return found | {"data": json.loads(text, parse_constant=_refuse, parse_float=_finite)}
         except (ValueError, RecursionError):  # such as a stream of events
             return found | {"data": text}
 
@@ -176,6 +177,12 @@ def _append(path: Path, line: bytes) -> None:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    """1e999 would be written as Infinity, which spoils the line for its readers."""
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse("infinity")
 
 
 def _iso(moment: float) -> str:
