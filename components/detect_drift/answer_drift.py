@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import canary_drift_pairs
 import sequential_alpha
-from canary_drift_pairs import Pair
+from canary_drift_pairs import DIGITS, Pair
 from drift_signal import Effect, Signal
 from drift_snapshot import Canary
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from drift_settings import PromptDriftSettings
 
 NAME = "prompt_drift"
+NUM_MEASURES = 5  # each with a test, some of both directions
+LANGUAGES = {"en", "ja", "ko", "zh"}  # what textstats tells apart
 REFUSAL = re.compile(
     r"""
     \b(?:i[’']?m|i\s+am|we[’']?re|we\s+are)\s+(?:(?:very|so|really)\s+)?(?:sorry|afraid|unable|not\s+able)\b
@@ -46,7 +48,7 @@ def prompt_drift(
 ) -> Signal:
     """Holm's correction holds for all measures together."""
     baseline, current = ([one for one in canaries if one.edit is None] for canaries in (baseline, current))
-    if unready := canary_drift_pairs.unready(NAME, baseline, current, settings, look):
+    if unready := canary_drift_pairs.unready(NAME, baseline, current, settings, look, 2 * NUM_MEASURES):
         return unready
     pairs = canary_drift_pairs.paired(baseline, current)
     answer = extracted(settings.answer_pattern)
@@ -121,7 +123,7 @@ def characters(pairs: Sequence[Pair], settings: "PromptDriftSettings", seed: int
     clusters = [one.cluster for one, _ in both]
     found = canary_drift_pairs.compared("characters_ratio", then, now, clusters, "either", settings, seed, 4)
     ratios = ("baseline", "current", "change", "low", "high")
-    values = {name: None if (log := getattr(found, name)) is None else math.exp(log) for name in ratios}
+    values = {name: None if (log := getattr(found, name)) is None else round(math.exp(log), DIGITS) for name in ratios}
     return [dataclasses.replace(found, **values)]
 
 
@@ -145,9 +147,9 @@ def _refuses(one: Canary) -> bool:
 
 def _other_language(one: Canary) -> bool:
     """Whether an answer is in none of the languages of its references; numbers and names tell no language."""
-    expected = {textstats.language(reference) for reference in one.references} - {"und"}
+    expected = {textstats.language(reference) for reference in one.references} & LANGUAGES
     if not expected:
-        expected = {one.slices.get("language", "und").partition("-")[0].lower()} - {"und"}
+        expected = {one.slices.get("language", "").partition("-")[0].lower()} & LANGUAGES
     return bool(expected) and textstats.language(one.output) not in {*expected, "und"}
 
 

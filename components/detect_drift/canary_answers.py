@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,8 +27,9 @@ def read(items_path: Path, predictions_path: Path, scores_path: Path, metric: st
     answered = {id for id, row in predictions.items() if row.get("error") in (None, "", REFUSED)}
     if unscored := answered - scores.keys():
         raise UserError(f"scores: {_some(unscored)} answered but not scored; run score_answers on these predictions")
+    clusters = _clusters(items.values())
     canaries = [
-        _canary(item, predictions.get(id) if id in answered else None, scores.get(id), metric)
+        _canary(item, clusters, predictions.get(id) if id in answered else None, scores.get(id), metric)
         for id, item in items.items()
     ]
     return canaries, list(predictions.values())
@@ -87,7 +87,7 @@ def _check_score(row: dict, metric: str) -> None:
         numbers = [name for name, value in row.items() if isinstance(value, int | float) and name not in NOT_METRICS]
         raise ValueError(f"no metric {metric!r}; there are {', '.join(numbers) or 'none'}")
     value = row[metric]
-    if not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{metric} is {str(value)[:40]!r} and not a number from 0 to 1")
 
 
@@ -96,17 +96,33 @@ def _some(ids: Iterable[str]) -> str:
     return f"{len(ids)} ids ({', '.join(ascii(id[:80]) for id in ids[:3])}{', ...' if len(ids) > 3 else ''}) are"
 
 
-def _canary(item: dict, prediction: dict | None, score: dict | None, metric: str) -> Canary:
+def _canary_id(item: dict) -> str:
+    return str(item.get("canary_id") or item["id"])
+
+
+def _clusters(items: Iterable[dict]) -> dict[str, str]:
+    """By canary_id; a prompt that stands under many is in one cluster, for asking it again is no further evidence."""
+    of_prompt, found = {}, {}
+    for item in items:
+        id = _canary_id(item)
+        cluster = str(item.get("cluster") or id)
+        if item.get("edit") is None:
+            found[id] = of_prompt.setdefault(json.dumps(item["messages"]), cluster)
+        found.setdefault(id, cluster)
+    return found
+
+
+def _canary(item: dict, clusters: dict[str, str], prediction: dict | None, score: dict | None, metric: str) -> Canary:
     """The prediction is None where there is no answer."""
     failed = prediction is None
     tokens = (prediction or {}).get("prompt_tokens")
-    canary_id = str(item.get("canary_id") or item["id"])
+    canary_id = _canary_id(item)
     return Canary(
         id=item["id"],
         canary_id=canary_id,
         edit=item.get("edit"),
         repeat=item.get("repeat", 0),
-        cluster=str(item.get("cluster") or canary_id),
+        cluster=clusters[canary_id],
         slices={key: str(value) for key, value in (item.get("slices") or {}).items() if value is not None},
         output="" if failed else prediction.get("output") or "",
         score=0.0 if failed else float(score[metric]),

@@ -25,7 +25,8 @@ def llm_drift(
     All canaries and the slices may each spend half of the look's alpha, the slices by Holm; without slices, all of it.
     """
     baseline, current = ([one for one in canaries if one.edit is None] for canaries in (baseline, current))
-    if unready := canary_drift_pairs.unready(NAME, baseline, current, settings, look):
+    num_tests = 2 if any(one.slices for one in current) else 1
+    if unready := canary_drift_pairs.unready(NAME, baseline, current, settings, look, num_tests):
         return unready
     pairs = canary_drift_pairs.paired(baseline, current)
     level = sequential_alpha.level(look, settings.looks)

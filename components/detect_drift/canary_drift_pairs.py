@@ -1,6 +1,7 @@
 """Canaries of the baseline and of now in pairs, whether they are enough to judge, and one measure of them compared."""
 
 import dataclasses
+import math
 from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from drift_settings import CanarySettings
 
 CONFIDENCE_LEVEL = 0.95
+DIGITS = 12  # 0.7 - 0.6 is a little below 0.1, and yet a change of ten points
 Pair = tuple[Canary, Canary]  # of the baseline and of now
 Wanted = Literal["fall", "rise", "either"]
 
@@ -57,9 +59,14 @@ def _check_same(then: Set[tuple], now: Set[tuple], what: str) -> None:
 
 
 def unready(
-    name: str, baseline: Sequence[Canary], current: Sequence[Canary], settings: "CanarySettings", look: int
+    name: str,
+    baseline: Sequence[Canary],
+    current: Sequence[Canary],
+    settings: "CanarySettings",
+    look: int,
+    num_tests: int,
 ) -> Signal | None:
-    """The signal where nothing can be said, and why."""
+    """The signal where nothing can be said, and why; the look's alpha is shared by ``num_tests`` one-sided tests."""
     if not current:
         return Signal(name, "no_data", (), ("No canary was asked in this window.",))
     if not baseline:
@@ -74,7 +81,8 @@ def unready(
     if num_canaries < settings.min_canaries:
         reason = f"{num_canaries} canaries are too few to tell drift from chance: {settings.min_canaries} are needed."
         return Signal(name, "insufficient", (), (reason,))
-    if (alpha := sequential_alpha.level(look, settings.looks)) < 0.5**num_clusters:
+    # The least p there can be: all groups change for the worse, one of 2 ** num_clusters ways.
+    if (alpha := sequential_alpha.level(look, settings.looks)) < num_tests * 0.5**num_clusters:
         reason = f"{num_clusters} independent groups of canaries cannot show drift at this look's level of {alpha:.2g}."
         return Signal(name, "insufficient", (), (reason,))
     return None
@@ -92,7 +100,8 @@ def compared(
 ) -> Effect:
     """A measure of each pair then and now: the difference of the means, its interval, and the p of no difference.
 
-    Of a change in one direction the p is half that of both, because all sign changes come in opposite twins.
+    Of a change in one direction the p is half that of both, because all sign changes come in opposite twins. A p that
+    is too small for the draws to show is bounded by Hoeffding's inequality (1963), which holds for any sum of coins.
     """
     values = np.stack([np.asarray(now, float), np.asarray(then, float)], axis=1)
     scores = PairedScores(
@@ -104,7 +113,11 @@ def compared(
         group=group,
     )
     found, test = scores.difference(0, 1), scores.tests([(0, 1)])[0]
-    change, p_value = found["difference"], test["p_value"]
+    change = round(found["difference"], DIGITS)
+    sums = scores.sums[:, 0, 0] - scores.sums[:, 0, 1]
+    squares = float(sums @ sums)
+    bound = 2 * math.exp(-(float(sums.sum()) ** 2) / (2 * squares)) if squares else 1.0
+    p_value = min(test["p_value"], bound)
     if wanted != "either":
         is_wanted = change < 0 if wanted == "fall" else change > 0
         p_value = p_value / 2 if is_wanted else 1.0

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pydantic
 
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
-Alpha = Annotated[float, pydantic.Field(gt=0, lt=0.5)]
+Alpha = Annotated[float, pydantic.Field(ge=0.01, lt=0.5)]  # what a few hundred permutations can still show
 Ratio = Annotated[float, pydantic.Field(ge=1)]
 Action = Literal["retrain", "alert", "none"]
 

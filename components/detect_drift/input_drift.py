@@ -24,21 +24,20 @@ NAME = "input_drift"
 NUM_EXAMPLES = 3
 _Z = 1.959964  # of the intervals, 95 %
 _EXAMPLE_CHARS = 80
-_HALVES = 0.5  # halves of the baseline have half of the conversations of a window
 
 
 @dataclass(frozen=True)
 class Mix:
-    """A measure of tables of counts, and what it comes to in windows twice as large as the halves of the baseline."""
+    """A measure of tables of counts, and the power of it that grows as a variance does."""
 
     name: str
     title: str
     measure: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    scale: float
+    power: int
 
 
-LENGTHS = Mix("length_psi", "The length of requests", mix_change.psi, _HALVES)
-LANGUAGES = Mix("language_distance", "The mix of languages", mix_change.js_distance, _HALVES**0.5)
+LENGTHS = Mix("length_psi", "The length of requests", mix_change.psi, 1)
+LANGUAGES = Mix("language_distance", "The mix of languages", mix_change.js_distance, 2)
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,35 @@ def input_drift(baseline: list[dict], current: list[dict], settings: InputDriftS
         return Signal(NAME, "insufficient", (), (f"{said}{settings.min_num_conversations} different ones are needed.",))
 
     sample = distinct(baseline, current, min(fewest, settings.max_num_rows), seed)
-    texts, examples = _of_texts(sample, settings, seed)
-    measured = [*texts, _of_length(all_of_them, settings, seed), _of_languages(all_of_them, settings, seed)]
+    length = null_windows.relative_length(baseline, current)
+    texts, examples = _of_texts(sample, settings, length, seed)
+    measured = [*texts, *(of(all_of_them, settings, length, seed) for of in (_of_length, _of_languages))]
     p_values = holm([one.null_values.p_value(one.change) for one in measured])
     effects = [_effect(one, p, settings.alpha) for one, p in zip(measured, p_values, strict=True)]
     drifted = [one.sentence for one, effect in zip(measured, effects, strict=True) if effect.drift]
     null_alarms, said = _null_alarms(measured, settings)
+    effects.append(null_alarms)
+    said = (said, *_of_repeats(all_of_them))
     if drifted:
-        reasons = (*drifted, examples, said)
-        return Signal(NAME, "drift", (*effects, null_alarms), reasons)
+        return Signal(NAME, "drift", tuple(effects), (*drifted, examples, *said))
     quiet = "What users ask has not changed by more than chance and the policy's least changes."
-    return Signal(NAME, "none", (*effects, null_alarms), (f"{quiet} {texts[0].sentence}", said))
+    return Signal(NAME, "none", tuple(effects), (f"{quiet} {texts[0].sentence}", *said))
 
 
-def _of_texts(sample: Conversations, settings: InputDriftSettings, seed: int) -> tuple[list[Measured], str]:
+def _of_repeats(them: Conversations) -> list[str]:
+    """What is not looked at, where it is much: users who choose among few questions may choose others of them."""
+    num_shared, num = int((them.labels == 0).sum()), min(them.num_baseline, them.num_current)
+    if 2 * num_shared <= num:
+        return []
+    return [
+        f"{num_shared:,} of {num:,} different conversations were asked in both windows. Each counts once: a change of "
+        "how often one is asked is not seen."
+    ]
+
+
+def _of_texts(
+    sample: Conversations, settings: InputDriftSettings, length: float, seed: int
+) -> tuple[list[Measured], str]:
     """The AUC and the MMD, and the questions that are least like the baseline's."""
     rng = np.random.default_rng([seed, 1])
     texts = [question(row) for row in sample.rows]
@@ -115,7 +129,7 @@ def _of_texts(sample: Conversations, settings: InputDriftSettings, seed: int) ->
         low=low,
         high=high,
         minimum=settings.min_auc - 0.5,
-        null_values=NullValues(aucs[1:], half_aucs[:num], half_aucs[num:], _HALVES**0.5),
+        null_values=NullValues(aucs[1:], half_aucs[:num], half_aucs[num:], 2, length),
         conversations=sample,
         detail=terms,
         sentence=f"From the questions alone a classifier tells this window from the baseline with an AUC of "
@@ -129,7 +143,7 @@ def _of_texts(sample: Conversations, settings: InputDriftSettings, seed: int) ->
         low=None,
         high=None,
         minimum=settings.min_mmd,
-        null_values=NullValues(mmds[1:], half_mmds[:num], half_mmds[num:], _HALVES),
+        null_values=NullValues(mmds[1:], half_mmds[:num], half_mmds[num:], 1, length),
         conversations=sample,
         detail="as a share of the distance between two questions",
         sentence=f"The questions lie apart from the baseline's, by {distance:.1%} of the distance between two (MMD).",
@@ -150,19 +164,17 @@ def _quoted(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _EXAMPLE_CHARS]).split())[:_EXAMPLE_CHARS]
 
 
-def _of_length(them: Conversations, settings: InputDriftSettings, seed: int) -> Measured:
-
+def _of_length(them: Conversations, settings: InputDriftSettings, length: float, seed: int) -> Measured:
     tokens = [row.get("prompt_tokens") for row in them.rows]
     known = all(number is not None and math.isfinite(number) for number in tokens)
     unit = "tokens" if known else "characters"
     lengths = np.array(tokens if known else [len(question(row)) for row in them.rows], dtype=float)
     before, now = (np.median(lengths[side]) for side in (them.labels <= 0, them.labels >= 0))
     detail = f"median {before:,.0f} -> {now:,.0f} {unit}"
-    return _of_mix(LENGTHS, mix_change.deciles(lengths), settings.min_length_psi, them, detail, seed)
+    return _of_mix(LENGTHS, mix_change.deciles(lengths), settings.min_length_psi, them, detail, length, seed)
 
 
-def _of_languages(them: Conversations, settings: InputDriftSettings, seed: int) -> Measured:
-
+def _of_languages(them: Conversations, settings: InputDriftSettings, length: float, seed: int) -> Measured:
     languages = [row.get("language") or textstats.language(question(row)) for row in them.rows]
     names, numbers = np.unique(languages, return_inverse=True)
     counts = Counter(zip(languages, them.labels.tolist(), strict=True))
@@ -172,10 +184,12 @@ def _of_languages(them: Conversations, settings: InputDriftSettings, seed: int) 
 
     shares = sorted(((share(name, -1), share(name, 1), str(name)) for name in names), reverse=True)
     detail = ", ".join(f"{name} {before:.0%} -> {now:.0%}" for before, now, name in shares[:6])
-    return _of_mix(LANGUAGES, numbers, settings.min_language_distance, them, detail, seed)
+    return _of_mix(LANGUAGES, numbers, settings.min_language_distance, them, detail, length, seed)
 
 
-def _of_mix(mix: Mix, categories: np.ndarray, minimum: float, them: Conversations, detail: str, seed: int) -> Measured:
+def _of_mix(
+    mix: Mix, categories: np.ndarray, minimum: float, them: Conversations, detail: str, length: float, seed: int
+) -> Measured:
     """How far the counts of categories are apart; the interval is the basic bootstrap's, less what chance adds."""
     rng, num = np.random.default_rng([seed, 2]), null_windows.NUM_WINDOWS
     old, both, new = (
@@ -203,7 +217,7 @@ def _of_mix(mix: Mix, categories: np.ndarray, minimum: float, them: Conversation
         low=max(0.0, float(low)),
         high=max(0.0, float(high)),
         minimum=minimum,
-        null_values=NullValues(permuted, halves, halves_permuted, mix.scale),
+        null_values=NullValues(permuted, halves, halves_permuted, mix.power, length),
         conversations=them,
         detail=detail,
         sentence=f"{mix.title} has changed: {detail}.",

@@ -26,7 +26,7 @@ def prompt_sensitivity(
     baseline: list[Canary], current: list[Canary], settings: "PromptSensitivitySettings", look: int, seed: int
 ) -> Signal:
     """The falls of three measures, one value a canary, by Holm's correction together."""
-    if unready := canary_drift_pairs.unready(NAME, baseline, current, settings, look):
+    if unready := canary_drift_pairs.unready(NAME, baseline, current, settings, look, len(MEASURES)):
         return unready
     pairs = canary_drift_pairs.paired(baseline, current)
     answer = extracted(settings.answer_pattern)

@@ -89,6 +89,8 @@ def _columns(rows: list[dict]) -> dict[str, np.ndarray]:
         if not (failed[-1] or throttled[-1]):
             for name, values in numbers.items():
                 value = row.get(name)
+                if value == 0 and name == "completion_tokens" and row.get("output") == "":
+                    value = 1  # the end of an empty answer; other zeros are of servers that do not count
                 if value is not None and math.isfinite(value) and value > 0:
                     values.append(value)
     return {"failed": np.array(failed), "throttled": np.array(throttled)} | {
@@ -101,11 +103,11 @@ def _effect(measure: Measure, before: np.ndarray, now: np.ndarray, seed: int) ->
     tested = before, now
     if measure.quantile is not None:  # of both windows: the share of slower answers is what is tested
         threshold = np.quantile(np.concatenate([before, now]), measure.quantile)
-        tested = before > threshold, now > threshold
+        tested = np.sign(before - threshold), np.sign(now - threshold)  # what is as slow counts by half
     p_value = block_statistics.p_value(*tested, seed, two_sided=measure.either_way)
     (then, of_then), (today, of_today) = _estimate(measure, before), _estimate(measure, now)
     if measure.is_share:
-        change = today - then
+        change = round(today - then, 12)
         low, high = block_statistics.difference_interval(then, of_then, today, of_today)
     else:
         change = today / then

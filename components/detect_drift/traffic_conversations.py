@@ -28,7 +28,7 @@ def distinct(baseline: list[dict], current: list[dict], num_rows: int, seed: int
     """The conversations of ``num_rows`` random rows a side; with more rows on one side it would hold more repeats."""
     rng = np.random.default_rng([seed, num_rows])
     before, now = (_by_key([rows[i] for i in rng.permutation(len(rows))[:num_rows]]) for rows in (baseline, current))
-    rows = before | now
+    rows = now | before  # of what is in both the baseline's row: its blocks of time are told by its rows
     labels = np.array([(key in now) - (key in before) for key in rows], dtype=np.int8)
     order = rng.permutation(len(rows))
     found = list(rows.values())

@@ -1,6 +1,5 @@
 """The traffic of a window and the window itself, as collect_traffic wrote them, held to their form."""
 
-import math
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -26,6 +25,7 @@ KEPT = (
     "error",
 )
 NUMBERS = ("latency_ms", "prompt_tokens", "completion_tokens")
+LARGEST = 1e12  # of them; sums of these stay finite
 TEXTS = ("output", "finish_reason", "deployment", "model", "language")
 
 
@@ -77,12 +77,18 @@ def _check(row: dict) -> None:
     status = row.get("status")
     if not isinstance(status, int) or isinstance(status, bool):
         raise ValueError(f"'status' is {status!r:.40} and not an HTTP status")
+    stamp = row.get("timestamp")
+    if stamp is not None:
+        try:
+            datetime.fromisoformat(stamp)
+        except (TypeError, ValueError):
+            raise ValueError(f"'timestamp' is {stamp!r:.40} and not a time such as 2026-11-22T08:30:00Z") from None
     for name in NUMBERS:
         value = row.get(name)
         if value is not None and (
-            not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0
+            not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST
         ):
-            raise ValueError(f"{name!r} is {value!r:.40} and not a number from 0")
+            raise ValueError(f"{name!r} is {value!r:.40} and not a number from 0 to {LARGEST:g}")
     for name in TEXTS:
         if not isinstance(row.get(name), str | None):
             raise ValueError(f"{name!r} is a {type(row[name]).__name__} and not a text")

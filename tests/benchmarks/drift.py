@@ -268,10 +268,7 @@ def watch(args: argparse.Namespace, questions: Questions, run: int) -> list[dict
 
 def alarms(args: argparse.Namespace, questions: Questions) -> None:
     num_baselines = -(-args.num_windows // args.num_looks)
-    print_alarms(args, [window for run in range(num_baselines) for window in watch(args, questions, run)])
-
-
-def print_alarms(args: argparse.Namespace, found: list[dict[str, str | float]]) -> None:
+    found = [window for run in range(num_baselines) for window in watch(args, questions, run)]
     num = len(found)
     print(
         f"\nNothing drifted: {num} windows, {args.num_looks} at each baseline; "
@@ -290,48 +287,41 @@ def print_alarms(args: argparse.Namespace, found: list[dict[str, str | float]]) 
 def power(args: argparse.Namespace, questions: Questions) -> None:
     policy = drift_settings.Policy()
 
-    def of_canaries(name: str, **drift: float) -> Callable[[int, int], Signal]:
-        function = {"llm_drift": canary_drift.llm_drift, "prompt_drift": answer_drift.prompt_drift}[name]
+    of_canaries = {"llm_drift": canary_drift.llm_drift, "prompt_drift": answer_drift.prompt_drift}
+    of_traffic = {"input_drift": input_drift.input_drift, "service_drift": service_drift.service_drift}
 
-        def measure(num: int, run: int) -> Signal:
+    def measure(name: str, drift: dict[str, float], num: int, run: int) -> Signal:
+        settings = getattr(policy, name)
+        if name in of_canaries:
             ask = canaries(num, (run, 3))
-            return function(ask(), ask(**drift), getattr(policy, name), 1, run)
-
-        return measure
-
-    def of_traffic(name: str, **drift: float) -> Callable[[int, int], Signal]:
-        function = {"input_drift": input_drift.input_drift, "service_drift": service_drift.service_drift}[name]
-
-        def measure(num: int, run: int) -> Signal:
-            then = World(questions, args.bursts).traffic(num, (run, 4))
-            now = World(questions, args.bursts, **drift).traffic(num, (run, 5))
-            return function(then, now, getattr(policy, name), run)
-
-        return measure
+            return of_canaries[name](ask(), ask(**drift), settings, 1, run)
+        then = World(questions, args.bursts).traffic(num, (run, 4))
+        now = World(questions, args.bursts, **drift).traffic(num, (run, 5))
+        return of_traffic[name](then, now, settings, run)
 
     drifts = {
-        "accuracy -5 points": ("llm_drift", of_canaries("llm_drift", fall=0.05)),
-        "accuracy -10 points": ("llm_drift", of_canaries("llm_drift", fall=0.10)),
-        "accuracy -30 points": ("llm_drift", of_canaries("llm_drift", fall=0.30)),
-        "20 % of the inputs changed": ("input_drift", of_traffic("input_drift", new_share=0.2)),
-        "50 % of the inputs changed": ("input_drift", of_traffic("input_drift", new_share=0.5)),
-        "answers x0.5": ("prompt_drift", of_canaries("prompt_drift", longer=0.5)),
-        "answers x2": ("prompt_drift", of_canaries("prompt_drift", longer=2.0)),
-        "answers of traffic x0.5": ("service_drift", of_traffic("service_drift", longer=0.5)),
-        "answers of traffic x2": ("service_drift", of_traffic("service_drift", longer=2.0)),
-        "latency x1.5": ("service_drift", of_traffic("service_drift", slower=1.5)),
-        "errors +5 points": ("service_drift", of_traffic("service_drift", failing=0.05)),
-        "errors +50 points": ("service_drift", of_traffic("service_drift", failing=0.5)),
+        "accuracy -5 points": ("llm_drift", {"fall": 0.05}),
+        "accuracy -10 points": ("llm_drift", {"fall": 0.10}),
+        "accuracy -30 points": ("llm_drift", {"fall": 0.30}),
+        "20 % of the inputs changed": ("input_drift", {"new_share": 0.2}),
+        "50 % of the inputs changed": ("input_drift", {"new_share": 0.5}),
+        "answers x0.5": ("prompt_drift", {"longer": 0.5}),
+        "answers x2": ("prompt_drift", {"longer": 2.0}),
+        "answers of traffic x0.5": ("service_drift", {"longer": 0.5}),
+        "answers of traffic x2": ("service_drift", {"longer": 2.0}),
+        "latency x1.5": ("service_drift", {"slower": 1.5}),
+        "errors +5 points": ("service_drift", {"failing": 0.05}),
+        "errors +50 points": ("service_drift", {"failing": 0.5}),
     }
     print(f"\nDrift that is there, seen in so many of {args.num_power_windows} windows; bursts {args.bursts:g}")
     print(f"| drift | signal | {' | '.join(f'n = {num}' for num in args.num_power_rows)} |")
     print("|---|---|" + "---|" * len(args.num_power_rows))
-    for what, (name, measure) in drifts.items():
+    for what, (name, drift) in drifts.items():
         if not what.startswith(tuple(args.drifts)):
             continue
         cells = []
         for num in args.num_power_rows:
-            verdicts = [measure(num, run).verdict for run in range(args.num_power_windows)]
+            verdicts = [measure(name, drift, num, run).verdict for run in range(args.num_power_windows)]
             refused = verdicts.count("insufficient") == len(verdicts)
             cells.append("insufficient" if refused else f"{verdicts.count('drift') / len(verdicts):.0%}")
         print(f"| {what} | {name} | {' | '.join(cells)} |", flush=True)
@@ -356,11 +346,8 @@ def scale(args: argparse.Namespace, questions: Questions) -> None:
                 flags |= {"baseline": folder / "before" / "snapshot"} if seed else {}
                 command = [sys.executable, str(component), *(str(p) for f, v in flags.items() for p in (f"--{f}", v))]
                 started = time.perf_counter()
-                process = subprocess.Popen(
-                    command,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
-                    stdout=subprocess.DEVNULL,
-                )
+                env = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
+                process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
                 _, status, used = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
                 seconds = time.perf_counter() - started

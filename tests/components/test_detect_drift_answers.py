@@ -86,6 +86,12 @@ def test_spelling_that_means_the_same_is_the_same_answer(judge):
     assert effects["answers_changed"].change == 0
 
 
+def test_ten_documents_are_too_few_for_five_measures(judge):
+    ten = {"cluster": lambda number: f"d{number % 10}"}
+    signal, _ = judge(canaries(right(50), **ten), canaries(["I'm sorry, I cannot help."] * 50, **ten))
+    assert signal.verdict == "insufficient" and "10 independent groups" in signal.reasons[0]
+
+
 # --- length ----------------------------------------------------------------------------------------------------------
 
 
@@ -98,7 +104,7 @@ def test_the_length_of_the_answers(judge, factor, drifts):
     effect = effects["characters_ratio"]
     assert [effect.change, effect.low, effect.high] == pytest.approx([factor] * 3)
     assert effect.baseline == pytest.approx(scipy.stats.gmean(lengths))
-    assert effect.p_value == pytest.approx(4 / 1000)  # none of the 999 draws is as large; second of five by Holm
+    assert effect.p_value == pytest.approx(4 * 2 * math.exp(-20))  # Hoeffding, of 40 alike; second of five by Holm
     assert effect.drift == drifts
 
 
@@ -197,6 +203,7 @@ def test_another_language(judge):
         (["250"], "ja", "２５０席"),
         (["250"], "ko-KR", "250석"),
         (["250"], "und", "250 seats"),
+        (["250"], "fr", "250 places"),  # of whose words nothing is known
     ],
 )
 def test_what_is_no_other_language(answer_drift, references, language, output):

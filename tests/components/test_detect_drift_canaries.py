@@ -77,6 +77,43 @@ def test_canaries_of_one_document_count_as_one(judge):
     assert signal.verdict == "insufficient" and "2 independent groups" in signal.reasons[0]
 
 
+def test_a_prompt_under_many_ids_is_one_question(judge):
+    answers = importlib.import_module("canary_answers")
+    asked = [(f"c{number}", "the same" if number < 30 else f"another {number}") for number in range(40)]
+    items = [{"id": id, "messages": [{"role": "user", "content": text}]} for id, text in asked]
+    items.insert(0, items[1] | {"id": "c1:order", "canary_id": "c1", "edit": "order", "messages": []})
+    found = answers._clusters(items)
+    assert {found[f"c{number}"] for number in range(30)} == {"c0"} and len(set(found.values())) == 11
+    of = {"cluster": lambda number: found[f"c{number}"]}
+    assert judge(canaries(right(40), **of), canaries(right(10, 30)[::-1], **of)).verdict == "none"
+
+
+@pytest.mark.parametrize("base", [0.35, 0.7, 0.95])
+def test_a_fall_of_just_the_least_change_is_drift(judge, base):
+    """0.7 - 0.68 is a little less than 0.02."""
+    num = round(1000 * base)
+    then, now = canaries(right(num, 1000 - num)), canaries(right(num - 20, 1020 - num))
+    assert judge(then, now).verdict == "drift"
+
+
+def test_as_many_documents_as_would_do_without_slices_are_too_few_with_them(judge):
+    """2^-8 is within 0.0067 and not within half of it."""
+    eight = {"cluster": lambda number: f"d{number % 8}"}
+    assert judge(canaries(right(48), **eight), canaries(right(0, 48), **eight)).verdict == "drift"
+    eight["slices"] = lambda number: {"language": "ja" if number % 2 else "en"}
+    signal = judge(canaries(right(48), **eight), canaries(right(0, 48), **eight))
+    assert signal.verdict == "insufficient" and "8 independent groups" in signal.reasons[0]
+
+
+def test_draws_are_no_limit_of_what_can_be_shown(judge):
+    """The first look of O'Brien and Fleming allows 1e-11, and 999 draws show 5e-4."""
+    now = canaries(right(200), score=lambda number: 0.1 + number / 1e4)
+    signal = judge(canaries(right(200)), now, looks={"spending": "obrien_fleming"})
+    falls = 0.9 - np.arange(200) / 1e4
+    assert signal.effects[0].p_value == pytest.approx(math.exp(-(falls.sum() ** 2) / (2 * (falls**2).sum())))
+    assert signal.verdict == "drift"
+
+
 def test_the_interval_is_that_of_a_bootstrap_over_documents(judge):
     rng = np.random.default_rng(5)
     documents, then, now = rng.integers(40, size=200), rng.random(200) < 0.8, rng.random(200) < 0.6

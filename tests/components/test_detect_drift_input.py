@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ import null_windows  # noqa: E402
 import telling_terms  # noqa: E402
 import text_change  # noqa: E402
 import traffic_conversations  # noqa: E402
+import traffic_window  # noqa: E402
 from drift_settings import InputDriftSettings  # noqa: E402
+
+from slmkit.errors import UserError  # noqa: E402
 
 SETTINGS = InputDriftSettings()
 TEMPLATES = {
@@ -36,7 +40,7 @@ NEW = {"en": "Cancel membership card {} of {} now", "ja": "会員カード{}を{
 def request(*said, language="en", minute=0, tokens=20):
     """A chat of which the user says every other message."""
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
-    stamp = f"2026-11-22T{minute // 60:02}:{minute % 60:02}:00.000Z"
+    stamp = (datetime(2026, 11, 22) + timedelta(minutes=minute)).isoformat() + "Z"
     return {"messages": messages, "language": language, "timestamp": stamp, "prompt_tokens": tokens}
 
 
@@ -117,9 +121,47 @@ def test_a_conversation_counts_once():
     ]
     found = traffic_conversations.distinct(rows, [request("OPEN today?"), request("New")], 5, seed=0)
     said = {traffic_conversations.question(row): label for row, label in zip(found.rows, found.labels, strict=True)}
-    assert said.pop("OPEN today?") == 0 and said.pop("New") == 1 and said.pop("Where is B2?") == -1
+    assert said.pop("Open today?") == 0 and said.pop("New") == 1 and said.pop("Where is B2?") == -1
     assert list(said.values()) == [-1] and said.keys() <= {"Where is B1?", "where  is b1?", "Thanks"}
     assert (found.num_baseline, found.num_current) == (3, 2)
+
+
+def test_what_is_asked_in_both_windows_stays_at_its_time_in_the_baseline():
+    baseline = [request(f"Question {i}", minute=i) for i in range(40)]
+    current = [request(f"Question {i}", minute=700) for i in range(40)]
+    rows = traffic_conversations.distinct(baseline, current, 40, seed=0).rows
+    assert {row["timestamp"] for row in rows} == {row["timestamp"] for row in baseline}
+
+
+def test_a_change_of_how_often_the_same_is_asked_is_owned_to_be_unseen():
+    faq = [request(f"Question {i}", minute=i) for i in range(160)]
+    signal = input_drift.input_drift(faq[:80] * 2, faq[:80] + faq[40:80] * 2, SETTINGS, seed=0)
+    assert signal.verdict == "none" and "80 of 80 different conversations" in signal.reasons[-1]
+    signal = input_drift.input_drift(faq, faq[100:] + window(3, 100), SETTINGS, seed=0)
+    assert not any("different conversations" in reason for reason in signal.reasons)
+
+
+def test_half_a_day_against_a_week_of_restless_hours():
+    """Few hours do not even out, and what they differ by is judged as that of few; of steady ones nothing changes."""
+
+    def hours(seed, num, an_hour, mixes):
+        rng = np.random.default_rng(seed)
+        drawn = [rng.choice(["en", "ja", "ko"], size=an_hour, p=mix) for mix in mixes(rng, num)]
+        asked = [(hour, str(language)) for hour, languages in enumerate(drawn) for language in languages]
+        return [request(f"{rng.integers(1 << 60)}", language=language, minute=hour) for hour, language in asked]
+
+    def scales(mixes):
+        week, half_day = hours(0, 168, 5, mixes), hours(1, 12, 70, mixes)
+        length = null_windows.relative_length(week, half_day)
+        assert length == pytest.approx(11 / 167)
+        them = traffic_conversations.distinct(week, half_day, len(half_day), 0)
+        found = (input_drift._of_languages(them, SETTINGS, of, 0) for of in (1.0, length))
+        return [one.null_values.scale() for one in found]
+
+    equal, shorter = scales(lambda rng, num: rng.dirichlet((0.5, 0.3, 0.2), num))
+    assert equal == pytest.approx(0.5**0.5) and shorter > 1.2
+    equal, shorter = scales(lambda rng, num: np.full((num, 3), 1 / 3))
+    assert equal == pytest.approx(0.5**0.5) and shorter < 1.1
 
 
 @pytest.mark.parametrize(
@@ -141,6 +183,16 @@ def test_verdicts_of_unusual_windows(baseline, current, verdict):
     signal = input_drift.input_drift(baseline, current, SETTINGS, seed=0)
     assert signal.verdict == verdict and signal.reasons
     assert all(np.isfinite(v) for e in signal.effects for v in vars(e).values() if isinstance(v, float))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("timestamp", "now"), ("timestamp", 3), ("latency_ms", 10**400), ("prompt_tokens", -1)]
+)
+def test_what_is_no_time_and_no_number_of_this_world_is_named(tmp_path, name, value):
+    row = {"id": "a", "status": 200} | request("Hello") | {name: value}
+    (tmp_path / "traffic.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match=f"traffic.jsonl:1: '{name}' is .* and not a"):
+        traffic_window.read(tmp_path / "traffic.jsonl", None)
 
 
 def test_same_seed_same_signal():
@@ -203,9 +255,13 @@ def test_null_windows():
     assert columns[:3].mean() == pytest.approx(-1 / 3) and abs((columns[0] == 1).mean() - 1 / 3) < 0.06
     assert null_windows.block_of([None, *"7654321"]).tolist() == [0, 17, 15, 12, 10, 7, 5, 2]
     assert (null_windows.half_of_blocks(rng).sum(axis=0) == 0).all()
-    null = null_windows.NullValues(np.arange(99.0), np.arange(99.0), np.arange(99.0), scale=0.5)
+    null = null_windows.NullValues(np.arange(99.0), np.arange(99.0), np.arange(99.0), power=1)
     assert null.p_value(97.0) == 0.03  # 97 and 98, and the window itself
-    assert null_windows.NullValues(np.zeros(99), np.arange(99.0), None, 0.5).p_value(48.5) == 0.03
+    assert null_windows.NullValues(np.zeros(99), np.arange(99.0), np.zeros(99), 1).p_value(48.5) == 0.03
+    # Halves twice as far apart as chance has them: 1/2 of that, and 1/4 * (1 + 4) of what blocks add.
+    restless = null_windows.NullValues(np.zeros(9), np.full(9, 4.0), np.full(9, 2.0), power=1, length=0.25)
+    assert restless.scale() == pytest.approx(0.5 * 0.5 + 1.25 * 0.5)
+    assert null_windows.relative_length([request("")], [request("")]) == 1
 
 
 def test_terms_in_three_languages():

@@ -15,6 +15,7 @@ for folder in ("detect_drift", "compare_candidates"):
         sys.path.append(str(COMPONENTS / folder))
 
 import block_statistics  # noqa: E402
+import drift_settings  # noqa: E402
 import service_drift  # noqa: E402
 from drift_settings import ServiceDriftSettings  # noqa: E402
 
@@ -117,6 +118,35 @@ def test_verdicts_of_unusual_windows(baseline, current, verdict):
     assert signal.verdict == verdict and signal.reasons
 
 
+def test_empty_answers_are_short_ones():
+    current = [row | ({"completion_tokens": 0, "output": ""} if i % 2 else {}) for i, row in enumerate(window(2))]
+    signal, drifted = found(window(1), current)
+    assert drifted == {"tokens_per_answer"}
+    tokens = next(effect for effect in signal.effects if effect.name == "tokens_per_answer")
+    assert tokens.num_current == 300 and tokens.change == pytest.approx(0.5, abs=0.1)
+
+
+def test_latencies_in_whole_seconds_are_ties_on_the_threshold():
+    """Of many answers of two seconds and few of one the median is two, and none is slower."""
+    baseline, current = ([answer(i, 1000.0) for i in range(100)], [answer(i % 1440, 2000.0) for i in range(4000)])
+    assert found(baseline, current)[1] == {"latency_p50_milliseconds", "latency_p95_milliseconds"}
+    assert found(current, baseline)[0].verdict == "none"
+
+
+def test_a_share_that_rose_by_just_the_least_change():
+    baseline = [answer(i % 1440, status=500 if i % 100 < 5 else 200) for i in range(3000)]
+    current = [answer(i % 1440, status=500 if i % 100 < 7 else 200) for i in range(3000)]
+    assert found(baseline, current)[1] == {"error_fraction"}  # 0.07 - 0.05 is a little more, 0.08 - 0.06 less
+    baseline, current = current, [row | {"status": 500 if i % 100 < 9 else 200} for i, row in enumerate(current)]
+    assert found(baseline, current)[1] == {"error_fraction"}
+
+
+@pytest.mark.parametrize("name", ["InputDriftSettings", "ServiceDriftSettings"])
+def test_an_alpha_that_no_permutation_could_reach_is_refused(name):
+    with pytest.raises(ValueError, match=r"greater than or equal to 0\.01"):
+        getattr(drift_settings, name)(alpha=0.001)
+
+
 def test_many_rows_alarm_at_a_large_change_only():
     baseline, current = window(1, 20_000), window(2, 20_000, slower=1.06)
     assert found(baseline, current)[0].verdict == "none"
@@ -166,6 +196,13 @@ def test_a_short_window_against_a_long_baseline():
         for seed in range(200)
     ]
     assert 2 <= sum(p <= 0.05 for p in found) <= 19  # 10, and three standard errors on either side
+
+
+def test_a_small_baseline_that_happens_to_hold_no_rare_error():
+    """Of 100 requests of which 3 % fail, one window in twenty holds none; against 3,000 that is no drift."""
+    rng = np.random.default_rng(0)
+    steady = ((rng.random(100) < 0.03, rng.random(3000) < 0.03) for _ in range(100))
+    assert sum(block_statistics.p_value(*both, 0, two_sided=False) <= 0.01 for both in steady) <= 3
 
 
 def test_intervals():
