@@ -27,6 +27,7 @@ def baseline(
     metric: Input(type="string", default="exact_match", description="How canary answers are scored."),
     max_new_tokens: Input(type="integer", default=64),
     concurrency: Input(type="integer", default=4, description="Canary questions asked at a time."),
+    history: Input(type="uri_file", optional=True, description="The monitor's so far: its cooldown and budget go on."),
     seed: Input(type="integer", default=0),
 ):
     """The first look of a monitor: there is nothing to compare with, so it becomes what is compared with."""
@@ -36,6 +37,7 @@ def baseline(
         canary_items=canaries.outputs.canary_items,
         traffic=traffic,
         period=period,
+        history=history,
         window_name="baseline",
         window_hours=window_hours,
         metric=metric,

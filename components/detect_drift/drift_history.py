@@ -1,8 +1,9 @@
 """The runs so far, a line each: what each signal found in its window, and what was decided."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from drift_signal import Effect, Signal, Verdict
@@ -66,18 +67,50 @@ def read(path: Path | None) -> list[Line]:
             )
         looks[line.baseline_id] = line.look
         lines.append(line)
+    if path and not lines:
+        raise UserError(f"{path}: a history without a line, which no run writes; give it as the last run wrote it")
     return lines
+
+
+def check_endpoint(past: list[Line], endpoint: str | None) -> None:
+    """Rollouts, cooldown and budget of another endpoint are none of this one; an address is no name."""
+    other = next((line.endpoint for line in reversed(past) if line.endpoint), None)
+    if other and endpoint and other != endpoint and "://" not in other + endpoint:
+        raise UserError(
+            f"the history is of the endpoint {other:.80}, this window of {endpoint:.80}; give the history of this "
+            "endpoint, or leave out earlier_history to start a new one"
+        )
+
+
+def first_look(past: list[Line], baseline_id: str) -> int:
+    """The look of the run that makes a baseline: once."""
+    if any(line.baseline_id == baseline_id for line in past):
+        raise UserError(
+            f"the baseline {baseline_id[:12]} is in the history already; give it as `baseline`, or the history as it "
+            "was before that run"
+        )
+    return 0
 
 
 def next_look(past: list[Line], baseline_id: str, window: str | None) -> int:
     """The number of the look that is taken now; a window is looked at once."""
     of_baseline = [line for line in past if line.baseline_id == baseline_id]
-    if window and any(line.window == window and line.look for line in of_baseline):
+    if window and any(line.window == window for line in of_baseline):
         raise UserError(
             f"the window {window!r} is in the history already; give the history as it was before that run, "
             "or this window a name of its own"
         )
     return (of_baseline[-1].look if of_baseline else 0) + 1
+
+
+def overlap(past: list[Line], window: dict[str, Any]) -> list[str]:
+    """What is to be said of a window that begins before the last one ended."""
+    ended = past[-1].created_at if past else ""
+    try:
+        overlaps = datetime.fromisoformat(window["start"]) < datetime.fromisoformat(ended)
+    except (KeyError, TypeError, ValueError):
+        return []  # not known
+    return [f"The window begins before the last one ended ({ended}): their traffic counts twice."] if overlaps else []
 
 
 def findings(signals: Iterable[Signal]) -> dict[str, Finding]:

@@ -43,12 +43,14 @@ def decide(
     """The decision, less its id; ``served`` says who answers now, ``baseline`` (a manifest) who did then."""
     of_baseline = [line for line in past if line.baseline_id == baseline_id and line.look]
     wanted = Wanted()
-    _roll_back(policy, signals, [line.served for line in past] or [identity(baseline or {})], identity(served), wanted)
+    first, now = identity(baseline or {}), identity(served)
+    if now != first or None in now:  # those who answered at the baseline are not what a rollout broke
+        _roll_back(policy, signals, [line.served for line in past] or [first], now, wanted)
     for signal in signals:
         settings: SignalSettings = getattr(policy, signal.name)
         if signal.verdict == "drift":
             _act(settings, signal, verdicts(signal.name, of_baseline), wanted)
-        elif signal.verdict == "insufficient":
+        elif signal.verdict not in JUDGED:
             _say_blind(policy, signal, of_baseline, wanted)
     num_left = _hold_back(policy, past, wanted)
     action = next((action for action in ACTIONS if action in wanted.by), "none")
@@ -133,7 +135,7 @@ def overall(signals: Iterable[Signal], signal_name: str, effect_name: str) -> Ef
 def _say_blind(policy: Policy, signal: Signal, lines: list[Line], wanted: Wanted) -> None:
     """A signal that was judged once and then, window after window, is not."""
     found = [line.signals[signal.name].verdict for line in lines if signal.name in line.signals]
-    streak = 1 + next((i for i, verdict in enumerate(reversed(found)) if verdict != "insufficient"), len(found))
+    streak = 1 + next((i for i, verdict in enumerate(reversed(found)) if verdict in JUDGED), len(found))
     if streak >= policy.max_insufficient_windows and any(verdict in JUDGED for verdict in found):
         wanted.add("alert", signal.name, f"{label(signal.name)} could not be judged in {streak} windows in a row.")
 

@@ -54,6 +54,8 @@ def run(args: Args) -> dict[str, float]:
     policy = checked_files.load(policy_path, drift_settings.Policy)
     past = drift_history.read(args.earlier_history)
     current, notes = observed_window.observe(args)
+    drift_history.check_endpoint(past, current.manifest["endpoint"])
+    notes += drift_history.overlap(past, current.manifest["window"] or {})
     window = (current.manifest["window"] or {}).get("name")
     if args.baseline:
         baseline, baseline_id = drift_snapshot.read(args.baseline)
@@ -62,9 +64,9 @@ def run(args: Args) -> dict[str, float]:
         signals = measure(policy, baseline, current, look, args.seed)
         drift_snapshot.write(args.snapshot, current)
     else:
-        baseline, look = None, 0
+        baseline, baseline_id = None, drift_snapshot.write(args.snapshot, current)
+        look = drift_history.first_look(past, baseline_id)
         signals = [no_data(name, drift_policy.NO_BASELINE) for name in drift_policy.SIGNALS]
-        baseline_id = drift_snapshot.write(args.snapshot, current)
 
     manifest = current.manifest
     served = {name: manifest[name] for name in ("endpoint", "deployment", "model_sha256")}

@@ -15,11 +15,12 @@ POLL_SECONDS, MAX_SECONDS = 1.0, 120.0
 
 
 def claim(decision_id: str) -> str | None:
-    """The run that has sent the event or is about to; None where it is for this one to send it.
+    """The run that has sent the event; None where it is for this one to send it.
 
     Each run writes its claim before it looks for others, so of two at once at least one sees the other. A run that was
-    opened later leaves it to an earlier one; an earlier one waits to see what a later one, which may have been alone
-    when it looked, does. A run that has ended otherwise than by sending has no claim.
+    opened later takes its claim back before an earlier one; an earlier one waits to see what a later one, which may
+    have been alone when it looked, does. A run that has ended otherwise than by sending has no claim, and who has
+    waited for it claims anew.
     """
     client, run_id = _open_run()
     if client is None:
@@ -30,14 +31,20 @@ def claim(decision_id: str) -> str | None:
         if own.data.tags.get(DECISION) == decision_id and own.data.tags.get(STATE) == SENT:
             return run_id
         client.set_tag(run_id, DECISION, decision_id)
-        client.set_tag(run_id, STATE, SENDING)
-        deadline = time.monotonic() + MAX_SECONDS
+        claimed, deadline = False, time.monotonic() + MAX_SECONDS
         while time.monotonic() < deadline:
             others = _others(client, own, decision_id)
-            if first := next((run for run in others if _state(run) == SENT or _opened(run) < _opened(own)), None):
+            sent = next((run.info.run_id for run in others if _state(run) == SENT), None)
+            if sent or any(_opened(run) < _opened(own) for run in others):
                 client.set_tag(run_id, STATE, LEFT)
-                return first.info.run_id
-            if not others:
+                claimed = False
+                if sent:
+                    return sent
+            elif not claimed:
+                client.set_tag(run_id, STATE, SENDING)
+                claimed = True
+                continue
+            elif not others:
                 return None
             time.sleep(POLL_SECONDS)
     except Exception as error:  # whatever a store or its plugin raises
@@ -45,7 +52,8 @@ def claim(decision_id: str) -> str | None:
             f"MLflow does not tell whether this decision was sent before ({type(error).__name__}); start again",
             BY_SERVICE,
         ) from None
-    raise UserError(f"the run {others[0].info.run_id} is about to send this event and does not end", BY_SERVICE)
+    ids = ", ".join(run.info.run_id for run in others)
+    raise UserError(f"another run is about to send this event and does not end: {ids}", BY_SERVICE)
 
 
 def _others(client: Any, own: Any, decision_id: str) -> list[Any]:

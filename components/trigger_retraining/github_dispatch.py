@@ -64,7 +64,11 @@ def send(app: App, repository: str, event_type: str, decision: Decision, *, dry_
 
 def check(app: App, repository: str, event_type: str) -> None:
     """Nothing of what goes into a URL may lead anywhere else."""
-    host = urllib.parse.urlsplit(app.api_url)
+    try:
+        host = urllib.parse.urlsplit(app.api_url)
+        _ = host.port
+    except ValueError:  # such as an address without its second bracket
+        host = urllib.parse.urlsplit("")
     schemes = ("https", "http") if host.hostname in ("127.0.0.1", "localhost", "::1") else ("https",)
     forms = (
         ("repository", repository, REPOSITORY.fullmatch(repository), "OWNER/NAME"),
@@ -165,7 +169,9 @@ class Client:
         try:
             token = answer.json()["token"]
         except (ValueError, KeyError, TypeError):
-            raise UserError("GitHub gave no token; is github_api_url right?", BY_SERVICE) from None
+            token = None
+        if not isinstance(token, str) or not token:
+            raise UserError("GitHub gave no token; is github_api_url right?", BY_SERVICE)
         self._secrets.append(token)
         return token
 
@@ -201,6 +207,8 @@ class Client:
             message = message.replace(secret, "***")
         status = answer.status_code
         advice = "too many requests; try again later" if _pause(answer) is not None else WHAT_TO_DO.get(status, "")
+        if answer.is_redirect:
+            advice = "a token goes nowhere else: was the repository renamed, is github_api_url right?"
         said = "; ".join(part for part in (" ".join(message.split())[:200], advice) if part)
         return f"{status} {said or 'no explanation'}"
 

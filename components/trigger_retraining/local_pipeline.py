@@ -7,6 +7,7 @@ one still lives. What a finished job was, the runner has written into its folder
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from retraining_job import FAILED, REFUSED, Outcome, Wanted
 
 from slmkit.errors import UserError
@@ -124,9 +126,13 @@ def _outcome(runner: Runner, name: str, started: bool, why: str, status: str | N
 
 
 def _setting(name: str, value: Any) -> str:
-    if isinstance(value, dict):
-        return f"inputs.{name}.path={value['path']}"
-    return f"inputs.{name}={json.dumps(value, ensure_ascii=False)}"  # which is YAML, too
+    """As --set reads it: text in quotes as YAML, so that a name like 007 or {a} stays one."""
+    key, content = (f"inputs.{name}.path", value["path"]) if isinstance(value, dict) else (f"inputs.{name}", value)
+    if isinstance(content, str):
+        text = yaml.safe_dump(content, default_style='"', allow_unicode=True, width=math.inf).strip()
+    else:
+        text = json.dumps(content)
+    return f"{key}={text}"
 
 
 def _lock(file: IO[str], *, wait: bool) -> bool:

@@ -14,6 +14,7 @@ REFUSED, FAILED, BY_SERVICE = 4, 6, 8  # exit codes
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 URI = re.compile(r"(azureml|https|abfss|wasbs|adl):/+(?P<rest>.*)", re.DOTALL)
 DATA_KEYS = {"type", "path"}
+SECRET = re.compile(r"[?&]sig=|://[^/@\s]*:[^/@\s]*@", re.IGNORECASE)  # of a URL
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ def inputs(text: str | None, fresh_data: Path | None, fresh_data_input: str | No
         if not _is_value(value):
             raise UserError(
                 f"pipeline_inputs: {name}: {value!r:.60} is neither a value nor data as {{type, path}}", REFUSED
+            )
+        if SECRET.search(str(value)):
+            raise UserError(
+                f"{name}: its URL holds a secret, which the receipt and the job would show; name the data by a "
+                "datastore (azureml://datastores/NAME/paths/...)",
+                REFUSED,
             )
     return given
 

@@ -119,6 +119,8 @@ def fallen(change, high):
         ([], GREEN, -0.2, -0.1, "rollback"),  # without a history the baseline says who answered before
         ([BLUE, GREEN], GREEN, -0.2, -0.1, "none"),  # the second window of green
         ([BLUE], BLUE, -0.2, -0.1, "none"),
+        ([BLUE, GREEN], BLUE, -0.2, -0.1, "none"),  # rolled back: green is no better
+        ([BLUE, GREEN], BLUE | {"model_sha256": None}, -0.2, -0.1, "rollback"),  # it may be a third one
         ([BLUE], GREEN, -0.05, -0.01, "none"),  # five points are not ten
         ([BLUE], GREEN, -0.2, 0.01, "none"),  # the interval holds no change
         ([BLUE | {"deployment": None}], GREEN, -0.2, -0.1, "none"),  # who answered before is not known
@@ -145,6 +147,8 @@ def test_a_signal_that_has_gone_blind_is_an_alert():
     decision = decide(signals(llm_drift="insufficient"), past)
     assert (decision["action"], decision["caused_by"]) == ("alert", ["llm_drift"])
     assert decide(signals(llm_drift="insufficient"), past[:2])["action"] == "none"
+    collector_died = [line(look=1), line(look=2, input_drift="insufficient"), line(look=3, input_drift="no_data")]
+    assert decide(signals(input_drift="no_data"), collector_died)["caused_by"] == ["input_drift"]
     never_judged = [line(look=look, llm_drift="insufficient") for look in (1, 2, 3)]
     assert decide(signals(llm_drift="insufficient"), never_judged)["action"] == "none"
 
@@ -204,8 +208,9 @@ def test_a_history_comes_back_as_it_was_written(tmp_path):
     assert drift_history.next_look(lines, BASELINE, "w4") == 3
     assert drift_history.next_look(lines, OTHER, "w4") == 2
     assert drift_history.next_look([], BASELINE, None) == 1
-    with pytest.raises(UserError, match="'w3' is in the history already"):
-        drift_history.next_look(lines, BASELINE, "w3")
+    for window in ("w3", "w0"):  # nor is the baseline's window compared with itself
+        with pytest.raises(UserError, match=f"'{window}' is in the history already"):
+            drift_history.next_look(lines, BASELINE, window)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +230,51 @@ def test_a_history_that_was_cut_is_refused(tmp_path, cut, said):
     with pytest.raises(UserError) as error:
         drift_history.read(path)
     assert said in str(error.value)
+
+
+def test_a_history_without_a_line_is_refused(tmp_path):
+    with pytest.raises(UserError, match="a history without a line"):
+        drift_history.read(written(tmp_path, []))
+
+
+def test_a_baseline_is_made_once():
+    assert drift_history.first_look([line(look=0, baseline_id=OTHER)], BASELINE) == 0
+    with pytest.raises(UserError, match="bbbbbbbbbbbb is in the history already"):
+        drift_history.first_look([line(look=0), line(look=1)], BASELINE)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "refused"),
+    [
+        ("slm", "other", True),
+        ("slm", "slm", False),
+        ("slm", None, False),
+        (None, "slm", False),
+        ("http://127.0.0.1:1/v1", "slm", False),
+    ],
+)
+def test_the_history_of_another_endpoint_is_refused(before, now, refused):
+    past = [line(served=BLUE | {"endpoint": before}), line(look=2, served=BLUE | {"endpoint": None})]
+    if not refused:
+        drift_history.check_endpoint(past, now)
+        return
+    with pytest.raises(UserError, match="of the endpoint slm, this window of other"):
+        drift_history.check_endpoint(past, now)
+
+
+@pytest.mark.parametrize(
+    ("start", "overlaps"),
+    [
+        ("2026-11-21T23:00:00.5Z", True),
+        ("2026-11-22T08:00:00+09:00", True),
+        ("2026-11-22T00:00:00Z", False),
+        ("2026-11-22T00:00:00", False),
+        (None, False),
+    ],
+)
+def test_a_window_that_begins_within_the_last_one_is_noted(start, overlaps):
+    assert len(drift_history.overlap([line()], {"start": start})) == overlaps
+    assert drift_history.overlap([], {"start": start}) == drift_history.overlap([line()], {}) == []
 
 
 def test_a_headline_stands_where_the_value_does():

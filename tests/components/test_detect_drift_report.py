@@ -213,6 +213,7 @@ def test_long_histories_show_their_end():
     assert len(chart.points) == drift_timelines.MAX_WINDOWS
     assert chart.names[0][2] == "week 60"
     assert chart.names[-1][2] == "week 99"
+    assert ("div", {"class": "scroll latest"}) in Page(rendered(lines=lines)).tags  # opens where the last windows are
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,11 @@ def test_a_change_by_a_ratio_stands_as_far_up_as_its_inverse_down():
     ends = [float(axis(ratio).rstrip("%")) for ratio in (0.25, 1.0, 4.0)]
     assert ends[1] == 50
     assert ends[2] - 50 == pytest.approx(50 - ends[0], abs=0.02)
+
+
+def test_one_slice_is_one():
+    found = Signal("llm_drift", "none", (ACCURACY, dataclasses.replace(ACCURACY, slice="language=ja")), ("Quiet.",))
+    assert "<summary>1 slice</summary>" in rendered(found, action="none")
 
 
 def test_long_outputs_are_cut():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from slmkit.errors import UserError
 
@@ -137,7 +138,7 @@ def test_a_job_is_started_waited_for_and_not_started_again(project):
     assert code == 0, said
     name = f"retrain-{decision()['decision_id'][:12]}"
     (start,) = project.starts()
-    settings = ["inputs.seed=7", 'inputs.name="a: b"', "inputs.greedy=true", f"inputs.raw_data.path={data}"]
+    settings = ["inputs.seed=7", 'inputs.name="a: b"', "inputs.greedy=true", f'inputs.raw_data.path="{data}"']
     assert start["flags"] == [
         *("--root", str(project.root), "--file", str(project.folder / "cycle.yml"), "--name", name),
         *(word for setting in settings for word in ("--set", setting)),
@@ -329,6 +330,26 @@ def test_inputs_that_are_none(modules, text, said):
     with pytest.raises(UserError, match=said) as error:
         modules.retraining_job.inputs(text, None, None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["yes", "007", "a: b", "{a}", "a\x85b", "\u2028", "\x7f", "a\nb\n", "\0", "\ud800", "$(id) 'q' \"", "", "水"],
+)
+def test_the_runner_gets_the_very_text(modules, text):
+    for key, value in (("inputs.x", text), ("inputs.x.path", {"type": "uri_file", "path": text})):
+        said = modules.local_pipeline._setting("x", value)
+        assert said.startswith(f'{key}="') and yaml.safe_load(said.removeprefix(f"{key}=")) == text
+        assert "\0" not in said and said.encode()  # an argument of a process
+    assert modules.local_pipeline._setting("x", 1e-7) == "inputs.x=1e-07"
+
+
+def test_a_secret_gets_into_no_receipt(modules):
+    for url in ("https://a.blob.core.windows.net/c/x?sv=1&sig=aBc%3D", "https://me:aBc@host/x"):
+        for text, data in ((f"{{x: '{url}'}}", None), (f"{{x: {{type: uri_file, path: '{url}'}}}}", None), (None, url)):
+            with pytest.raises(UserError, match="x: its URL holds a secret") as error:
+                modules.retraining_job.inputs(text, data and Path(data), data and "x")
+            assert "aBc" not in str(error.value)
 
 
 def test_fresh_data_is_handed_on_by_its_uri(modules, tmp_path):

@@ -167,7 +167,7 @@ def test_another_key_is_refused_and_explained(send, github, modules, monkeypatch
         (404, "Not Found", "not installed on this repository"),
         (422, "Validation Failed", "does not have this repository"),
         (500, f"oops {TOKEN}", "500 oops \\*\\*\\*"),
-        (302, "moved", "302 moved"),
+        (302, "moved", "302 moved; a token goes nowhere else"),
     ],
 )
 def test_refusals_are_explained_and_show_no_token(send, github, capfd, status, message, said):
@@ -177,6 +177,14 @@ def test_refusals_are_explained_and_show_no_token(send, github, capfd, status, m
     assert len(github.dispatches) == 1  # it may have arrived: not sent twice
     told = "".join(capfd.readouterr()) + str(error.value)
     assert TOKEN not in told and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("token", [None, "", 7])
+def test_an_answer_without_a_token_sends_nothing(send, github, token):
+    github.answers["/access_tokens"] = [(201, {"token": token}, {})]
+    with pytest.raises(UserError, match="GitHub gave no token"):
+        send()
+    assert github.dispatches == []
 
 
 def test_it_waits_as_long_as_it_is_told(send, github, modules, monkeypatch):
@@ -211,6 +219,8 @@ def test_it_waits_as_long_as_it_is_told(send, github, modules, monkeypatch):
         ("api_url", "https://user:secret@github.example"),
         ("api_url", "ftp://127.0.0.1"),
         ("api_url", "api.github.com"),
+        ("api_url", "https://[github.example"),
+        ("api_url", "https://github.example:99999"),
     ],
 )
 def test_what_leads_elsewhere_is_refused(modules, name, value):
@@ -296,14 +306,34 @@ def test_one_decision_is_sent_once(modules, send, github, runs):
     assert len(github.dispatches) == 2
 
 
-def test_of_two_at_once_the_first_sends(modules, runs):
+@pytest.mark.parametrize("first_sends", [True, False])
+def test_of_two_at_once_the_first_sends_and_if_it_fails_the_second(modules, runs, monkeypatch, first_sends):
     claim, id = modules.dispatch_claim.claim, "ab" * 32
     runs.as_run(0)
     assert claim(id) is None
+
+    def sleep(_):
+        assert runs.client.get_run(runs.ids[1]).data.tags["retraining_dispatch"] == "left to another run"
+        if first_sends:
+            runs.client.set_tag(runs.ids[0], "retraining_dispatch", "sent")
+        else:
+            runs.client.set_terminated(runs.ids[0], "FAILED")
+
+    monkeypatch.setattr(modules.dispatch_claim.time, "sleep", sleep)
     runs.as_run(1)
-    assert claim(id) == runs.ids[0]
-    runs.client.set_terminated(runs.ids[0], "FAILED")
-    assert claim(id) is None  # who failed has no claim
+    assert claim(id) == (runs.ids[0] if first_sends else None)
+    state = runs.client.get_run(runs.ids[1]).data.tags["retraining_dispatch"]
+    assert state == ("left to another run" if first_sends else "sending")
+
+
+def test_a_run_that_neither_sends_nor_ends_is_not_said_to_have_sent(modules, runs, monkeypatch):
+    runs.as_run(0)
+    assert modules.dispatch_claim.claim("ab" * 32) is None  # and then it was killed, which nobody noted
+    runs.as_run(1)
+    monkeypatch.setattr(modules.dispatch_claim, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(modules.dispatch_claim, "POLL_SECONDS", 0.2)
+    with pytest.raises(UserError, match=f"does not end: {runs.ids[0]}"):
+        modules.dispatch_claim.claim("ab" * 32)
 
 
 @pytest.mark.parametrize(("later_run", "expected"), [("sent", 1), ("left to another run", None)])

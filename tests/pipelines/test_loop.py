@@ -123,6 +123,14 @@ def test_every_week_may_retrain_and_the_next_asks_what_serves_then(loop):
             assert drift["earlier_history"] == FromStep(f"week_{week - 1}.drift", "history")
 
 
+def test_a_new_baseline_takes_the_history_along():
+    """Else a retraining, which needs a new baseline, would end its own cooldown and give its budget back."""
+    job = jobfile.load(JOBS / "baseline-local.yml", ["inputs.history.path=azureml:slm-demo-monitor-history@latest"])
+    steps = graph.build(job).steps
+    assert str(steps["first_look.drift"].inputs["earlier_history"]) == "slm-demo-monitor-history@latest"
+    assert "baseline" not in steps["first_look.drift"].inputs
+
+
 class Shop:
     """An endpoint whose requests are logged, and the steps of a week as functions of this process."""
 

@@ -45,7 +45,7 @@ def test_each_week_is_a_cycle_of_its_own(load):
     assert (trigger.expression, trigger.time_zone) == ("0 3 * * 1", "Tokyo Standard Time")
     job = schedule.create_job
     assert job.inputs["cycle"]._data == "${{creation_context.trigger_time}}"
-    # What a week adds to the history is what the next one starts from.
+    # What a job adds to the history is what the next one that is submitted starts from.
     assert job.inputs["earlier_history"].path == f"{job.outputs['history'].name}@latest"
 
 
