@@ -43,7 +43,7 @@ def finetune_adapter(
         base_model=base_model,
         train_data=dataset.outputs.train_data,
         validation_data=dataset.outputs.validation_data,
-        merge_adapter="false",
+        merge_adapter=False,
         lora_r=lora_r,
         learning_rate=learning_rate,
         num_train_epochs=num_train_epochs,

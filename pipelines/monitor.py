@@ -30,6 +30,7 @@ def monitor(
     policy: Input(type="uri_file", optional=True, description="Drift policy; the default one when absent."),
     window_name: Input(type="string", optional=True),
     window_hours: Input(type="number", optional=True, description="Hours up to now, where there is no earlier window."),
+    settle_seconds: Input(type="number", default=0, description="The window ends so long ago: logs come late."),
     metric: Input(type="string", default="exact_match", description="How canary answers are scored."),
     max_new_tokens: Input(type="integer", default=64),
     concurrency: Input(type="integer", default=4, description="Canary questions asked at a time."),
@@ -55,6 +56,7 @@ def monitor(
         exclude_items=canary_items,  # the monitor's own questions are no traffic
         window_name=window_name,
         window_hours=window_hours,
+        settle_seconds=settle_seconds,
         seed=seed,
     )
     canary_answers = generate_answers(

@@ -94,7 +94,8 @@ def compile_preset(path: Path) -> dict[Path, str]:
     components: dict[Path, str] = {}
     job = _build(path, preset)
     content = _plain(job._to_dict(), components)
-    given = {name: preset.inputs.get(name, default) for name, default in content["inputs"].items()}
+    defaults = _with_booleans(content["inputs"], job.component._to_dict()["inputs"])
+    given = {name: preset.inputs.get(name, default) for name, default in defaults.items()}
     absent = job.component.inputs.keys() - given.keys()
     if required := sorted(name for name in absent if not job.component.inputs[name].optional):
         raise RunError(f"{path}: inputs: {', '.join(required)}: required by the pipeline and not given")
@@ -181,6 +182,7 @@ def _plain(value: Any, components: dict[Path, str]) -> Any:
     plain = {key: _plain(item, components) for key, item in value.items()}
     held = "trial" if value.get("type") == "sweep" else "component"
     if isinstance(component := value.get(held), dict):
+        plain["inputs"] = _with_booleans(plain["inputs"], component["inputs"])
         if component["type"] == "pipeline":
             name = component["name"]
             content = {"$schema": SCHEMA.format("pipelineComponent"), "version": "0.1.0", **plain["component"]}
@@ -197,6 +199,14 @@ def _spec_of(folder: Path, name: str) -> str:
     """The file with the component of this name: a folder may hold a second one, with an environment of its own."""
     specs = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (ROOT / folder).glob("*.yml")}
     return next(file for file, spec in specs.items() if spec.get("name") == name)
+
+
+def _with_booleans(inputs: dict[str, Any], ports: dict[str, Any]) -> dict[str, Any]:
+    """The same inputs with true and false as such: azure-ai-ml writes them as 1 and 0, and sends a file's 0 as that."""
+    booleans = {port for port, spec in ports.items() if spec["type"] == "boolean"}
+    return {
+        port: bool(value) if port in booleans and isinstance(value, int) else value for port, value in inputs.items()
+    }
 
 
 def _typed(spec: dict[str, Any]) -> dict[str, Any]:

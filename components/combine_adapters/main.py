@@ -101,6 +101,7 @@ def check_base(base_model: Path) -> None:
     for pattern in ("config.json", "*.safetensors", "tokenizer*"):
         if not any(base_model.glob(pattern)):
             raise UserError(f"{base_model}: no {pattern}; a whole model in Hugging Face layout is needed", INCOMPLETE)
+    lora_adapter.check_has_none(base_model)
 
 
 def check(one: Given, args: Args) -> None:

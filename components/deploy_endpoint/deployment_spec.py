@@ -85,6 +85,12 @@ class DeploymentSpec:
         if has_adapters != self.takes_adapters:
             needed = "base/ and adapters/, as combine_adapters writes them" if self.takes_adapters else "one model"
             raise UserError(f"{self.model}: deployment_spec {self.name} serves {needed}", exit_code=9)
+        if self.takes_adapters and (self.model / "adapters" / self.served_model_name).exists():
+            raise UserError(
+                f"{self.model}: an adapter has the name of the base, {self.served_model_name} (SERVED_MODEL_NAME of "
+                f"deployment_spec {self.name}); a request could not tell them apart",
+                exit_code=9,
+            )
         folders = [self.model / "base"] if self.takes_adapters else [self.model, *self.model.glob("*/")]
         if not any((folder / name).is_file() for folder in folders for name in TOKENIZER_FILES):
             raise UserError(

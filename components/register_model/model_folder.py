@@ -8,10 +8,10 @@ from typing import Any
 from slmkit.errors import UserError
 
 INCOMPLETE = 9  # exit code
-CONFIGURATIONS = ("genai_config.json", "config.json", "adapter_config.json")
+CONFIGURATIONS = ("genai_config.json", "config.json")
 WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.onnx.data", "*.gguf")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
-FACTS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "peft_type", "r", "lora_alpha")
+FACTS = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ def read(model: Path) -> ModelFolder:
 def configuration(model: Path) -> dict[str, Any]:
     """The model's own; of ONNX Runtime GenAI in the words of Transformers. MLflow keeps it a folder deeper."""
     found = [file for name in CONFIGURATIONS for file in sorted(model.rglob(name), key=lambda file: len(file.parts))]
+    if not found and next(model.rglob("adapter_config.json"), None):
+        raise UserError(
+            f"{model}: an adapter alone; register what combine_adapters makes of it and its base", INCOMPLETE
+        )
     if not found:
         raise UserError(f"{model}: no config.json; a model folder in Hugging Face layout is needed", INCOMPLETE)
     try:

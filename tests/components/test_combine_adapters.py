@@ -192,6 +192,11 @@ def test_incomplete_folders_are_refused(refused, given, tmp_path):
     assert "no config.json" in refused(9, base_model=given["adapter_1"])
 
 
+def test_a_base_that_has_an_adapter_itself_is_refused(refused, given):
+    shutil.copy(given["adapter_1"] / "adapter_config.json", given["base_model"])
+    assert "has an adapter beside the model" in refused()
+
+
 @pytest.fixture
 def register(load_main, combine, monkeypatch, tmp_path):
     workspace = in_workspace(monkeypatch)
@@ -225,6 +230,17 @@ def test_the_folder_is_registered_with_every_decision(register, given):
         "| superiority | pass | the difference is at least +12.3 points |",
     ):
         assert said in card
+
+
+def test_the_card_says_of_which_adapter_the_data_were_audited(given, request):
+    ports = (given[port] for port in ("decision_1", "adapter_1", "base_model"))
+    lora_adapters.decide(*ports, candidate="tuned-1", privacy_decision_sha256="b" * 64)
+    (given["adapter_2"] / "lineage.json").write_text(json.dumps({"component": "x", "inputs": {}, "parameters": {}}))
+    _, card = request.getfixturevalue("register")()
+    assert "Not audited" not in card
+    assert "- store: the gate saw an audit of the training data, see its rule privacy_verdict below." in card
+    assert "- billing: not audited, no privacy decision stands behind it." in card
+    assert "| x | not known |" in card
 
 
 def corrupt(model: Path, name: str) -> None:

@@ -208,6 +208,9 @@ def test_adapters_are_served_on_a_base_with_its_tokenizer_and_by_no_other_spec(l
     for spec in several:
         spec.check_model()
     refused(single, "vllm-gpu serves one model")
+    (tmp_path / "adapters" / "slm").mkdir()
+    for spec in several:
+        refused(spec, "an adapter has the name of the base, slm")
 
 
 @pytest.fixture(scope="module")

@@ -236,6 +236,10 @@ def no_config(inputs):
     (inputs["model"] / "config.json").unlink()
 
 
+def only_an_adapter(inputs):
+    (inputs["model"] / "config.json").rename(inputs["model"] / "adapter_config.json")
+
+
 def no_weights(inputs):
     (inputs["model"] / "model.safetensors").unlink()
 
@@ -359,6 +363,7 @@ def unseen_audit(inputs):
     ("damage", "exit_code", "message"),
     [
         (no_config, 9, "no config.json"),
+        (only_an_adapter, 9, "an adapter alone; register what combine_adapters makes of it and its base"),
         (no_weights, 9, "no weights"),
         (no_tokenizer, 9, "no tokenizer"),
         (damaged_config, 9, "config.json: not JSON"),

@@ -127,7 +127,7 @@ def test_the_folder_is_found_where_azure_ml_mounts_it(folder, tmp_path):
     assert score.model_folder(folder) == folder
 
 
-@pytest.mark.parametrize("broken", ["no weights", "no config", "more than LoRA", "other shape"])
+@pytest.mark.parametrize("broken", ["no weights", "no config", "more than LoRA", "other shape", "NaN"])
 def test_what_is_no_adapter_of_the_base_is_not_served(small_model, tmp_path, broken):
     from safetensors.torch import load_file, save_file
 
@@ -142,7 +142,16 @@ def test_what_is_no_adapter_of_the_base_is_not_served(small_model, tmp_path, bro
         (adapter / "adapter_config.json").unlink()
     elif broken == "more than LoRA":
         save_file(tensors | {first.replace("lora_A.weight", "lora_magnitude_vector"): tensors[first].clone()}, weights)
+    elif broken == "NaN":
+        save_file(tensors | {first: tensors[first] * float("nan")}, weights)
     else:
         save_file(tensors | {first: tensors[first][:, 1:].contiguous()}, weights)
     with pytest.raises(engines.UnusableModelError, match="no LoRA adapter of this base"):
+        lora_engine.LoraEngine(tmp_path, num_threads=1)
+
+
+def test_a_base_without_adapters_is_not_served_under_any_name(small_model, tmp_path):
+    (tmp_path / "base").symlink_to(small_model)
+    (tmp_path / "adapters").mkdir()
+    with pytest.raises(engines.UnusableModelError, match="no adapter below adapters/"):
         lora_engine.LoraEngine(tmp_path, num_threads=1)

@@ -106,13 +106,15 @@ display_name: Say
 inputs:
   word: {type: string}
   rate: {type: number, default: 0.5}
+  loud: {type: boolean, default: false}
   notes: {type: uri_file, optional: true}
 outputs:
   text: {type: uri_file}
 code: .
 environment: azureml:toy:1
 command: >-
-  python main.py --word ${{inputs.word}} --rate ${{inputs.rate}} $[[--notes ${{inputs.notes}}]] --text ${{outputs.text}}
+  python main.py --word ${{inputs.word}} --rate ${{inputs.rate}} --loud ${{inputs.loud}}
+  $[[--notes ${{inputs.notes}}]] --text ${{outputs.text}}
 """
 PIPELINES = """
 from pathlib import Path
@@ -123,22 +125,23 @@ say = load_component(Path(__file__).parent.parent / "components" / "say" / "comp
 
 @pipeline(name="inner_toy", display_name="Inner", description="Says it.")
 def inner_toy(word: Input(type="string"), rate: Input(type="number", default=0.25, min=0, max=1)):
-    once = say(word=word, rate=rate)
+    once = say(word=word, rate=rate, loud=False)
     return {"text": once.outputs.text}
 
 @pipeline(name="outer_toy", display_name="Outer", description="Says it twice.")
 def outer_toy(
     word: Input(type="string"),
     rate: Input(type="number", default=0.75),
+    polite: Input(type="boolean", default=True),
     notes: Input(type="uri_file", optional=True),
 ):
-    first = say(word=word, rate=rate, notes=notes)
+    first = say(word=word, rate=rate, loud=True, notes=notes)
     second = inner_toy(word=word)
     return {"text": second.outputs.text}
 
 @pipeline(name="sweep_toy", display_name="Sweep", description="Says the best.")
 def sweep_toy(word: Input(type="string")):
-    best = say(word=word).sweep(primary_metric="volume", goal="maximize", sampling_algorithm="random")
+    best = say(word=word, loud=True).sweep(primary_metric="volume", goal="maximize", sampling_algorithm="random")
     return {"text": best.outputs.text}
 """
 PRESET = {
@@ -199,13 +202,13 @@ def test_the_files_that_a_preset_gives(toy):
         "description": "Two lines.",
         "experiment_name": "toys",
         "settings": {"default_compute": "azureml:cpu"},
-        "inputs": {"word": "hello", "rate": 0.75},
+        "inputs": {"word": "hello", "rate": 0.75, "polite": True},
         "outputs": {"text": {"type": "uri_file"}},
         "jobs": {
             "first": {
                 "type": "command",
                 "component": "../../components/say/component.yml",
-                "inputs": {"word": "${{parent.inputs.word}}", "rate": "${{parent.inputs.rate}}"},
+                "inputs": {"word": "${{parent.inputs.word}}", "rate": "${{parent.inputs.rate}}", "loud": True},
                 "compute": "azureml:gpu",
                 "resources": {"instance_count": 2},
             },
@@ -225,6 +228,15 @@ def test_the_files_that_a_preset_gives(toy):
     assert component["jobs"]["once"]["component"] == "../../components/say/component.yml"
 
 
+def test_booleans_are_those_that_a_boolean_port_takes(toy):
+    """Azure ML refuses the 1 and 0 that azure-ai-ml writes, which equal True and False in Python."""
+    job, component = compiler.compile_preset(toy()).values()
+    (sweeping,) = compiler.compile_preset(toy(**SWEEPING, sweep={"best": SWEEP})).values()
+    assert "  polite: true\n" in job and "      loud: true\n" in job
+    assert "      loud: false\n" in component
+    assert "      loud: true\n" in sweeping
+
+
 SWEEP = {
     "search_space": {"rate": {"type": "choice", "values": [0.5, 1.5]}},
     "limits": {"max_total_trials": 2},
@@ -240,7 +252,7 @@ def test_a_sweep_and_its_goal(toy):
     assert job["jobs"]["best"] == {
         "type": "sweep",
         "trial": "../../components/say/component.yml",
-        "inputs": {"word": "${{parent.inputs.word}}"},
+        "inputs": {"word": "${{parent.inputs.word}}", "loud": True},
         "outputs": {"text": "${{parent.outputs.text}}"},
         "objective": {"goal": "maximize", "primary_metric": "volume"},
         **SWEEP,

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+import model_training.loading
 from model_inference import loading
 from slmkit import lineage, lora_adapter
 from slmkit.errors import UserError
@@ -82,6 +83,8 @@ def test_an_output_layer_is_changed_without_the_embeddings_that_share_its_weight
         ({"r": 0}, "greater than or equal to 1"),
         ({"lora_alpha": "many"}, "lora_alpha"),
         ({"r": 8}, "are not of rank 8"),
+        ({"r": "4"}, "r: Input should be a valid integer"),
+        ({"use_rslora": "false"}, "use_rslora: Input should be a valid boolean"),  # true for PEFT and for a server
     ],
 )
 def test_more_than_plain_lora_is_refused(copied, config, said):
@@ -114,6 +117,47 @@ def test_weights_that_are_none_are_refused(copied, adapter):
         lora_adapter.read(copied)
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("NaN", r"model\.layers\.0\.mlp\.down_proj comes to NaN or infinity"),
+        ("too large", "comes to NaN or infinity"),
+        ("embeddings", r"the base has no linear layer model\.embed_tokens"),
+        ("cut short", r"adapter_model\.safetensors: damaged or cut short"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused(small_model, copied, broken, said):
+    """Of NaN the likeliest token can be taken too, so it would be evaluated like any other adapter."""
+    from safetensors.torch import load_file, save_file
+
+    weights = copied / "adapter_model.safetensors"
+    tensors, model = load_file(weights), loading.load_model(small_model)
+    if broken == "NaN":
+        next(value for key, value in tensors.items() if "0.mlp.down_proj.lora_B" in key)[0, 0] = float("nan")
+    elif broken == "too large":
+        change(copied, lora_alpha=1e308)
+    elif broken == "embeddings":
+        rows, columns = model.model.embed_tokens.weight.shape
+        name = "base_model.model.model.embed_tokens.lora_{}.weight"
+        tensors |= {name.format("A"): tensors[next(iter(tensors))].new_ones(4, columns)}
+        tensors |= {name.format("B"): tensors[next(iter(tensors))].new_ones(rows, 4)}
+    save_file(tensors, weights)
+    if broken == "cut short":
+        weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(UserError, match=said):
+        loading.merge(model, lora_adapter.read(copied))
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(small_model, adapter, tmp_path):
+    """Transformers puts it in use where PEFT is installed, so that one hash would be of two models."""
+    both = shutil.copytree(small_model, tmp_path / "both")
+    for file in adapter.iterdir():
+        shutil.copy(file, both)
+    for load_tokenizer in (loading.load_tokenizer, model_training.loading.load_tokenizer):
+        with pytest.raises(UserError, match="has an adapter beside the model"):
+            load_tokenizer(both)
+
+
 def test_an_adapter_of_another_base_is_refused(small_model, adapter, copied, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -137,5 +181,5 @@ def test_an_adapter_of_another_base_is_refused(small_model, adapter, copied, tmp
     assert refused.value.exit_code == 4
     model = loading.load_model(small_model)
     del model.model.layers[1]
-    with pytest.raises(UserError, match=r"no layer model\.layers\.2"):
+    with pytest.raises(UserError, match=r"no linear layer model\.layers\.2"):
         loading.merge(model, read)

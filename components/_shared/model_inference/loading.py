@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder; ``UserError`` where there is none."""
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
+        if (folder / lora_adapter.CONFIG).is_file():
             raise UserError(
                 f"{folder} is an adapter without its base; give the merged model, finetune_model's output model, or, "
                 "to generate_answers, the base as base_model"
             )
         raise UserError(f"{folder}: no config.json, so this is no model folder; give the output of import_model")
+    lora_adapter.check_has_none(folder)
 
     from transformers import AutoTokenizer
 
@@ -63,22 +64,25 @@ def load_model(folder: Path, *, bf16: bool = False, adapter: "LoraAdapter | None
 def merge(model: "PreTrainedModel", adapter: "LoraAdapter") -> None:
     """W + scale * B A for each layer: the answers of base and adapter, at the speed of the base."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(adapter.weights)
+    try:
+        tensors = load_file(adapter.weights)
+    except SafetensorError as error:
+        raise UserError(f"{adapter.weights}: damaged or cut short ({error}); copy the adapter again") from None
+    layers = dict(model.named_modules())
     with torch.inference_mode():
         for name, shape in adapter.layers.items():
-            try:
-                layer = model.get_submodule(name)
-                weight = layer.weight
-            except AttributeError:
-                raise UserError(
-                    f"{adapter.folder}: the base has no layer {name} with weights", lora_adapter.OTHER_BASE
-                ) from None
+            if not isinstance(layer := layers.get(name), torch.nn.Linear):
+                raise UserError(f"{adapter.folder}: the base has no linear layer {name}", lora_adapter.OTHER_BASE)
+            weight = layer.weight
             if tuple(weight.shape) != shape:
                 raise lora_adapter.other_shape(adapter.folder, name, shape, tuple(weight.shape))
             low, high = (tensors[f"{lora_adapter.PREFIX}{name}.lora_{part}.weight"].float() for part in "AB")
             merged = (weight.float() + adapter.scale * (high @ low)).to(weight.dtype)
+            if not merged.isfinite().all():
+                raise UserError(f"{adapter.weights}: {name} comes to NaN or infinity; take an earlier checkpoint")
             # Not in place: the weights of an output layer may be those of the embeddings too.
             layer.weight = torch.nn.Parameter(merged, requires_grad=False)
 

@@ -16,6 +16,10 @@ def load_tokenizer(base_model: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder; raises ``UserError`` where there is none or it has no chat template."""
     if not (base_model / "config.json").is_file():
         raise UserError(f"{base_model}: no config.json, so this is no model folder; give the output of import_model")
+    if (base_model / "adapter_config.json").is_file():  # which PEFT, installed here, would put in use
+        raise UserError(
+            f"{base_model}: has an adapter beside the model (adapter_config.json); take it out, or merge it"
+        )
 
     from transformers import AutoTokenizer
 

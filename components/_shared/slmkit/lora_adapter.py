@@ -31,7 +31,10 @@ UNSERVED = (
     "target_parameters",
     "trainable_token_indices",
     "use_qalora",
+    "use_bdlora",
     "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
 )
 CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that subtract from its weights
 
@@ -41,7 +44,7 @@ Shape = tuple[int, ...]
 class AdapterConfig(pydantic.BaseModel):
     """What is read of adapter_config.json."""
 
-    model_config = pydantic.ConfigDict(allow_inf_nan=False, frozen=True, extra="allow")
+    model_config = pydantic.ConfigDict(allow_inf_nan=False, frozen=True, extra="allow", strict=True)
 
     peft_type: Literal["LORA"]
     r: Annotated[int, pydantic.Field(ge=1)]
@@ -120,6 +123,12 @@ def check_fits(adapter: LoraAdapter, base_model: Path) -> None:
             raise UserError(f"{adapter.folder}: {base_model} has no layer {name}; is it of another base?", OTHER_BASE)
         if f"{name}.weight" in found and found[f"{name}.weight"] != shape:  # of quantized weights no shape is known
             raise other_shape(adapter.folder, name, shape, found[f"{name}.weight"])
+
+
+def check_has_none(model: Path) -> None:
+    """``UserError`` for an adapter beside a whole model, which would be in use where PEFT is installed, else not."""
+    if (model / CONFIG).is_file():
+        raise UserError(f"{model}: has an adapter beside the model ({CONFIG}); take it out, or merge it and ask again")
 
 
 def tensor_shapes(weights: Path) -> dict[str, Shape]:

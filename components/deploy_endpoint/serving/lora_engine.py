@@ -30,6 +30,8 @@ class LoraEngine(TransformersEngine):
             named = copy.copy(self)
             named._adapter = read_adapter(path, self._model)
             self.adapters[path.name] = named
+        if not self.adapters:
+            raise UnusableModelError(f"{folder}: no adapter below adapters/")
         for layer in {layer for named in self.adapters.values() for layer in named._adapter}:
             self._model.get_submodule(layer).register_forward_hook(self._added(layer))
 
@@ -55,6 +57,7 @@ def has_adapters(folder: Path) -> bool:
 
 def read_adapter(folder: Path, model: Any) -> "Adapter":
     """As combine_adapters has let it through: plain low-rank matrices for linear layers of this model."""
+    import torch
     from safetensors.torch import load_file
 
     try:
@@ -67,8 +70,11 @@ def read_adapter(folder: Path, model: Any) -> "Adapter":
             raise ValueError("other weights than pairs of lora_A and lora_B")
         adapter = {name: (tensors[name + LOW], scale * tensors[name + HIGH]) for name in layers}
         for name, (low, high) in adapter.items():
-            if model.get_submodule(name).weight.shape != (high.shape[0], low.shape[1]):
-                raise ValueError(f"{name} has another shape")
+            layer = model.get_submodule(name)
+            if not isinstance(layer, torch.nn.Linear) or layer.weight.shape != (high.shape[0], low.shape[1]):
+                raise ValueError(f"{name} has another shape, or is no linear layer")
+            if not (low.isfinite().all() and high.isfinite().all()):
+                raise ValueError(f"{name} holds NaN or infinity")
     except Exception as error:  # safetensors raises errors of its own kinds
         raise UnusableModelError(f"{folder}: no LoRA adapter of this base ({type(error).__name__}: {error})") from error
     return adapter
