@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("register.py: interrupted; run it again to go on", file=sys.stderr)
         return 130
+    except Exception as error:  # whatever it is: one line
+        print(f"register.py: error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
 
 
 def run(args: argparse.Namespace) -> int:

@@ -116,11 +116,14 @@ def run(args: argparse.Namespace) -> int:
 
 def submit(client: Any, job: Any) -> Any:
     """The job as the workspace has it."""
+    from azure.ai.ml.entities._job.job_name_generator import generate_job_name
+
+    job.name = job.name or generate_job_name()  # here, so that it is known where the answer is lost
     try:
         with in_one_line(str(job._source_path)), silent():
             made = client.jobs.create_or_update(job)
     except UnreachableError as error:
-        raise UnreachableError(f"{error}; submitted again by the same --name, it will be there once") from error
+        raise UnreachableError(f"{error}; submit it again with --name {job.name}: it will be there once") from error
     print(f"submitted to workspace {client.workspace_name}")
     return made
 

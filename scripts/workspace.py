@@ -2,6 +2,7 @@
 """An Azure ML workspace on this machine: azure-ai-ml's own client submits to it, with no account and no network."""
 
 import argparse
+import fcntl
 import os
 import shlex
 import signal
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
+from localml.endpoints import client as endpoint_host
 from localml.errors import RunError
 from localml.workspace import settings
 
@@ -55,37 +58,52 @@ def up(args: argparse.Namespace) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / "service.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "localml.workspace.service", str(args.root.resolve()), str(args.jobs)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
-        )
     ends = time.monotonic() + START_SECONDS
+    with (folder / "service.lock").open("a") as lock:
+        while not _is_ours(lock):  # another start, or one that is about to end
+            if running(args.root):
+                print(f"the workspace runs already: {settings.read(args.root).url}")
+                return
+            if time.monotonic() > ends:
+                raise RunError(f"another service holds {folder} and does not answer (see {log})")
+            time.sleep(0.1)
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "localml.workspace.service", str(args.root.resolve()), str(args.jobs)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+                pass_fds=(lock.fileno(),),  # the service holds it until it ends, however it ends
+            )
     while time.monotonic() < ends and process.poll() is None:
         if b"ready: " in log.read_bytes():
             print(f"workspace {settings.WORKSPACE}: {settings.read(args.root).url}")
-            print('so that azure-ai-ml finds it: eval "$(python scripts/workspace.py env)"')
+            flags = "" if args.root == Path(".local") else f"--root {shlex.quote(str(args.root))} "
+            print(f'so that azure-ai-ml finds it: eval "$(python scripts/workspace.py {flags}env)"')
             return
         time.sleep(0.1)
     process.kill()
+    _end_azurite(args.root)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    raise RunError(f"the workspace did not start: {lines[-1] if lines else 'no word'} (see {log})")
+    why = lines[-1] if lines else "no word"
+    if "already in use" in why:
+        why += f"; end what listens there, or remove {folder / 'settings.json'}: the next start takes new addresses"
+    raise RunError(f"the workspace did not start: {why} (see {log})")
 
 
 def down(args: argparse.Namespace) -> None:
-    if not (process := running(args.root)):
-        print("no workspace is running")
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=30)
-    except psutil.TimeoutExpired:
-        process.kill()
-    print("stopped")
+    if process := running(args.root):
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except psutil.TimeoutExpired:
+            process.kill()
+    _end_azurite(args.root)
+    print("stopped" if process else "no workspace is running")
+    if endpoint_host.is_hosted(args.root):
+        print("its online endpoints serve on: python scripts/endpoint.py stop ends them, those of local runs too")
 
 
 def env(args: argparse.Namespace) -> None:
@@ -98,9 +116,25 @@ def running(root: Path) -> psutil.Process | None:
     """The service, if it runs; a number that went to another process since is not it."""
     try:
         process = psutil.Process(settings.read(root).pid or -1)
-        return process if "localml.workspace.service" in process.cmdline() else None
+        ours = {"localml.workspace.service", str(root.resolve())}
+        return process if ours <= set(process.cmdline()) else None
     except (RunError, psutil.Error, ValueError):
         return None
+
+
+def _end_azurite(root: Path) -> None:
+    """That of a service that was killed."""
+    from localml.workspace import blobs
+
+    blobs.end(settings.folder(root) / "blobs")
+
+
+def _is_ours(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

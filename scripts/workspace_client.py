@@ -33,6 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def connect(args: argparse.Namespace, registry: str | None = None) -> Any:
     """An MLClient by DefaultAzureCredential; what the flags do not name of a workspace is that of config.json."""
+    jobfile.quiet()
     with in_one_line(f"registry {registry}" if registry else "workspace"):
         from azure.ai.ml import MLClient
         from azure.identity import DefaultAzureCredential
@@ -81,6 +82,7 @@ def in_one_line(what: str) -> Iterator[None]:
     from azure.core.exceptions import (
         AzureError,
         ClientAuthenticationError,
+        DecodeError,
         HttpResponseError,
         ServiceRequestError,
         ServiceResponseError,
@@ -95,7 +97,8 @@ def in_one_line(what: str) -> Iterator[None]:
     except (ServiceRequestError, ServiceResponseError) as error:
         raise UnreachableError(f"{what}: no answer from Azure: {_said(error)}") from error
     except HttpResponseError as error:
-        if error.status_code in _FOR_NOW:
+        is_cut_off = isinstance(error, DecodeError) or (type(error) is HttpResponseError and error.status_code is None)
+        if is_cut_off or error.status_code in _FOR_NOW:
             raise UnreachableError(f"{what}: Azure does not answer now: {_said(error)}") from error
         raise RefusedError(f"{what}: {_said(error)}") from error
     except (MlException, AzureError, ValidationError) as error:

@@ -124,7 +124,7 @@ class Azure:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.values = home / "dev.env"
-        self.values.write_text(EXAMPLE, encoding="utf-8")
+        self.values.write_text(EXAMPLE.replace("OWNER/REPOSITORY", "contoso/slm"), encoding="utf-8")
         (home / "bin").mkdir()
         (home / "bin" / "az").write_text(AZ)
         (home / "bin" / "az").chmod(0o755)
@@ -231,7 +231,7 @@ def test_roles_are_narrow_and_those_of_the_readme(runs):
 
 def test_workflows_sign_in_from_one_environment_of_one_repository(runs):
     (trust,) = (call for call in runs[1] if call.command == "identity federated-credential create")
-    assert trust.one("--subject") == "repo:OWNER/REPOSITORY:environment:dev"
+    assert trust.one("--subject") == "repo:contoso/slm:environment:dev"
     assert trust.one("--issuer") == "https://token.actions.githubusercontent.com"
 
 
@@ -340,6 +340,7 @@ def test_goes_on_where_it_stopped(azure):
         (("AZURE_KEY_VAULT=", "x[$(touch HOME/x)]="), "dev.env:15: write NAME=VALUE"),
         (("slmdatadev", "slmdata_dev"), "AZURE_DATA_STORAGE_ACCOUNT is 'slmdata_dev'"),
         (("OWNER/REPOSITORY", "OWNER/REPOSITORY:ref:x"), "GITHUB_REPOSITORY is"),
+        (("OWNER/REPOSITORY", "OWNER/REPOSITORY"), "GITHUB_REPOSITORY is that of the example"),
         (("slm-dev\n", "slm-dev --yes\n"), "AZURE_RESOURCE_GROUP is"),
         (("accounts/slm-openai", "accounts/x/../../y"), "AZURE_OPENAI_ID is"),
     ],

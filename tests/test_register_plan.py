@@ -1,6 +1,9 @@
 """What register.py finds here and what it would do: content hashes, versions, order, promotion, and bad input."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,13 @@ def test_the_hash_is_over_every_part_by_its_name(repository):
     parts |= {"environment": "slm-data:0.1.0", "kit/__init__.py": FILES["components/_shared/kit/__init__.py"]}
     each = [hashlib.sha256(f"{name}\0{parts[name]}".encode()).hexdigest() for name in sorted(parts)]
     assert component.tags["content_sha256"] == hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def test_a_file_called_as_a_place_is_a_part_too(repository):
+    (repository / "components/count_words/environment").write_text("one")
+    there = registered(repository)
+    (repository / "components/count_words/environment").write_text("two")
+    assert "registered: environment;" in actions(repository, there)["count_words"][1]
 
 
 @pytest.mark.parametrize(
@@ -270,6 +280,30 @@ def test_wrong_flags_are_refused(capsys):
             register.main(flags)
         assert caught.value.code == 2
     assert "promoted to" in capsys.readouterr().err
+
+
+def test_what_nobody_thought_of_is_one_line(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "/tmp/files")
+
+    monkeypatch.setattr(register.Destination, "connect", full)
+    assert register.main(["--list"]) == 1
+    said = "register.py: error: OSError: [Errno 28] No space left on device: '/tmp/files'\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_workspace_that_was_stopped_is_one_line():
+    """azure-ai-ml asks it for its cloud while it is imported."""
+    variables = os.environ | {
+        "ARM_CLOUD_METADATA_URL": "https://127.0.0.1:1/metadata/endpoints",
+        "AZUREML_CURRENT_CLOUD": "LocalWorkspace",
+    }
+    command = [sys.executable, str(ROOT / "scripts" / "register.py"), "--list"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("register.py: error: ARM_CLOUD_METADATA_URL: https://127.0.0.1:1/")
+    assert done.stderr.count("\n") == 1
+    assert "scripts/workspace.py up" in done.stderr
 
 
 def test_without_a_workspace_it_says_what_to_give(monkeypatch, tmp_path, capsys):

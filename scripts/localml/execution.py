@@ -24,6 +24,15 @@ _SCRIPTS = Path(__file__).resolve().parents[1]
 _LOG_LINES_ON_FAILURE = 15
 _FROM_OUTSIDE = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _FROM_OUTSIDE_PREFIXES = ("HF_", "AZURE_", "OMP_", "MKL_", "CUDA_", "NVIDIA_", "SLMKIT_", "HTTP_", "HTTPS_", "NO_PROXY")
+# By these a step of a job of the local workspace finds it, signs in, and calls MLflow's server.
+_OF_A_WORKSPACE = (
+    "IDENTITY_",
+    "ARM_CLOUD_",
+    "AZUREML_ARM_",
+    "AZUREML_CURRENT_CLOUD",
+    "REGISTRY_DISCOVERY_",
+    "MLFLOW_TRACKING_TOKEN",
+)
 
 
 class StepError(Exception):
@@ -238,7 +247,7 @@ class Execution:
         outside = {
             name: value
             for name, value in os.environ.items()
-            if name in _FROM_OUTSIDE or name.upper().startswith(_FROM_OUTSIDE_PREFIXES)
+            if name in _FROM_OUTSIDE or name.upper().startswith((*_FROM_OUTSIDE_PREFIXES, *_OF_A_WORKSPACE))
         }
         if threads is None and step.num_processes > 1:
             threads = process.num_cores() // step.num_processes

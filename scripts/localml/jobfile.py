@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from localml.graph import component_of
 
 def quiet() -> None:
     """Keep azure-ai-ml from announcing its experimental classes; it sets its own level when it is imported."""
-    import azure.ai.ml  # noqa: F401
-
+    logging.getLogger("azure.ai.ml._azure_environments").setLevel(logging.CRITICAL)
+    try:
+        import azure.ai.ml  # noqa: F401
+    except Exception as error:  # its own, which cannot be imported either: it asks for its cloud while it is imported
+        if not (url := os.environ.get("ARM_CLOUD_METADATA_URL")):
+            raise
+        remedy = "start that workspace (scripts/workspace.py up), or unset ARM_CLOUD_METADATA_URL"
+        raise RunError(f"ARM_CLOUD_METADATA_URL: {url} tells of no cloud; {remedy}") from error
     logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
 
 
@@ -41,7 +48,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
         raise RunError(f"{path}: refused by azure-ai-ml: {first_complaint(str(error))}") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path}: azure-ai-ml cannot read this: {type(error).__name__}: {error}") from error
-    _check_node_inputs(path, job)
+    _check_node_inputs(path, job, [place for override in overrides for place in override])
     # A compute is a matter of the workspace, so its absence does not stop a run on this machine.
     complaints = {where: what for where, what in result.error_messages.items() if not where.endswith("compute")}
     if complaints:
@@ -56,10 +63,19 @@ def _overrides(path: Path, setting: str) -> list[dict[str, Any]]:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise RunError(f"--set {setting!r}: expected KEY=VALUE, for example inputs.raw_data.path=my/documents")
-    value = yaml.safe_load(text) if text else text
+    value = _value(text)
     if key.endswith(".path") and isinstance(value, str) and "://" not in value and Path(value).exists():
         value = str(Path(value).resolve())
     return [{place: value} for place in _places(path, key)]
+
+
+def _value(text: str) -> Any:
+    """Text, as `az ml` takes it, of which the field makes a number: YAML would make 1.1 of 1.10 and 83 of 0123. Lists,
+    mappings and what stands in quotes are read as YAML."""
+    try:
+        return yaml.safe_load(text) if text.startswith(("[", "{", "'", '"')) else text
+    except yaml.YAMLError:
+        return text
 
 
 def _places(path: Path, key: str) -> list[str]:
@@ -92,12 +108,14 @@ def _absent_ports(path: Path, node: dict[str, Any]) -> set[str]:
         return set()  # the loader says what is wrong with the file
 
 
-def _check_node_inputs(path: Path, job: Any) -> None:
+def _check_node_inputs(path: Path, job: Any, set_places: list[str]) -> None:
     """azure-ai-ml drops an input that the component does not have: a misspelled name would pass for its default."""
     nodes = yaml.safe_load(path.read_text(encoding="utf-8")).get("jobs") or {}
     for name, node in job.jobs.items():
         ports = getattr(component_of(node), "inputs", None)
-        for given in nodes.get(name, {}).get("inputs") or {}:
+        start = f"jobs.{name}.inputs."
+        set_inputs = [place[len(start) :].partition(".")[0] for place in set_places if place.startswith(start)]
+        for given in [*(nodes.get(name, {}).get("inputs") or {}), *set_inputs]:
             if ports is not None and given not in ports:
                 raise RunError(f"{path}: jobs.{name}: the component has no input {given!r}; it has: {', '.join(ports)}")
 

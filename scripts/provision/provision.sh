@@ -62,6 +62,8 @@ done <"$values"
 while read -r name form; do
   [[ -z $name || ${!name} =~ ^($form)$ ]] || fail "$values: $name is '${!name:0:80}'; see example.env for its form"
 done <<<"$known"
+$is_dry || [ "$GITHUB_REPOSITORY" != OWNER/REPOSITORY ] || fail "$values: GITHUB_REPOSITORY is that of the example: \
+workflows of a stranger's repository could sign in; name yours"
 
 [ -z "$key_file" ] || key_file="$(cd "$(dirname "$key_file")" && pwd)/$(basename "$key_file")"
 cd "$(dirname "$0")/../.."

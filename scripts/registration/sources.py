@@ -51,7 +51,7 @@ class Source:
     def parts(self) -> dict[str, str]:
         """The hash of all that makes up its content, by file and, for what it depends on, by place."""
         contents = self.files | {self.path.name: self.text}
-        contents |= {place: str(used).encode() for place, used in self.uses.items()}
+        contents |= {place: str(used).encode() + contents.get(place, b"") for place, used in self.uses.items()}
         return {part: hashlib.sha256(f"{part}\0".encode() + contents[part]).hexdigest() for part in sorted(contents)}
 
     @property

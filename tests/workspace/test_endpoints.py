@@ -121,6 +121,10 @@ def test_a_deployment_answers_by_its_traffic_and_goes(client, deployment, releas
         release.azure_autoscale.put(monitor, client.resource_group_name, another, "blue", rules)
     keys = client.online_endpoints.get_keys("words")
     assert keys.primary_key != keys.secondary_key
+    client.online_endpoints.begin_regenerate_keys("words", key_type="primary").result()
+    made = client.online_endpoints.get_keys("words")
+    assert made.primary_key != keys.primary_key
+    assert made.secondary_key == keys.secondary_key
     assert "score" in client.online_deployments.get_logs("blue", "words", 200)
     assert [each.name for each in client.online_deployments.list("words")] == ["blue"]
 

@@ -7,7 +7,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 from azure.ai.ml import load_job
+
+from localml.workspace import settings
 
 JOB = Path(__file__).resolve().parent / "count_job" / "job.yml"
 NAME = "words-1"
@@ -22,11 +25,14 @@ def client(workspace):
 @pytest.fixture(scope="module")
 def streamed(client) -> str:
     """What ``stream`` shows of a job, which has ended then."""
+    from azure.ai.ml.operations import _job_ops_helper
+
     job = load_job(JOB)
     job.name, job.tags = NAME, {"kind": "count"}
     client.jobs.create_or_update(job)
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_job_ops_helper, "_wait_before_polling", lambda _: 0.2)  # else up to a minute too late
         client.jobs.stream(NAME)
     return out.getvalue()
 
@@ -91,6 +97,22 @@ def test_the_log_of_a_step_says_what_azure_does_not_have(workspace, client, stre
     assert "counting 5 words" in text
     assert "failed with error code 404" in text.partition("logged model: ")[2]
     assert pipeline.get(f"{address[:-1]}{'0' if address[-1] != '0' else '1'}").status_code == 403
+
+
+def test_a_step_finds_the_workspace_that_its_job_is_in(workspace, streamed):
+    known = workspace.variables
+    log = (workspace.root / "workspace" / "jobs" / NAME / "std_log.txt").read_text()
+    assert f"in workspace local, signs in at {known['IDENTITY_ENDPOINT']} with a secret: True" in log
+    kept = [file for file in (workspace.root / "jobs").rglob("*") if file.is_file()]
+    assert kept
+    assert not [file for file in kept if known["IDENTITY_HEADER"].encode() in file.read_bytes()]
+
+
+def test_mlflows_server_answers_nobody_else(workspace, streamed):
+    address = f"{settings.read(workspace.root).tracking_url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    for token, status in ((None, 401), ("é", 401), (workspace.variables["MLFLOW_TRACKING_TOKEN"], 200)):
+        headers = {"Authorization": f"Bearer {token}".encode()} if token else {}
+        assert requests.get(address, headers=headers, timeout=30).status_code == status
 
 
 def test_named_outputs_are_assets_of_the_workspace(client, streamed):

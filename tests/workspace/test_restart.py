@@ -81,15 +81,20 @@ def test_kills_and_cancels_lose_nothing_and_run_nothing_twice(workspace, store, 
         until(lambda name=name: store.get("steps", name, "count_words"))
     until(lambda: len(step_processes(never)) == 2)
 
-    # the workspace is killed while two jobs run, and comes back with one job at a time
+    # the workspace is killed while two jobs run, and comes back once, with one job at a time
     service = psutil.Process(settings.read(workspace.root).pid)
-    azurite = service.children()
+    (azurite,) = (process for process in service.children() if "--blobPort" in process.cmdline())
     service.send_signal(signal.SIGKILL)
-    for process in azurite:
-        process.kill() if "azurite" in " ".join(process.cmdline()) else None
     psutil.wait_procs([service])
+    assert azurite.is_running()  # for the jobs
     before = {name: store.get("runs", name)["properties"]["process"] for name in ("waits-1", "waits-2")}
-    workspace.script("up", "--jobs", "1")
+    with concurrent.futures.ThreadPoolExecutor(2) as several:
+        said = [each.stdout for each in several.map(workspace.script, ["up"] * 2, ["--jobs"] * 2, ["1"] * 2)]
+    assert sorted("runs already" in each for each in said) == [False, True]
+    assert not azurite.is_running()
+    service = psutil.Process(settings.read(workspace.root).pid)
+    (azurite,) = (process for process in service.children() if "--blobPort" in process.cmdline())
+    azurite.kill()
     assert {name: store.get("runs", name)["properties"]["process"] for name in before} == before
     assert len(step_processes(never)) == 2
 
@@ -117,6 +122,7 @@ def test_kills_and_cancels_lose_nothing_and_run_nothing_twice(workspace, store, 
     assert not any(store.get("runs", name)["properties"].get("process") for name in names)
 
     # one that runs ends its step; one that is killed has failed, and leaves no step behind
+    until(lambda: [each for each in service.children() if each != azurite and "--blobPort" in each.cmdline()])
     client.jobs.begin_cancel("waits-1").result()
     os.kill(before["waits-2"]["pid"], signal.SIGKILL)
     until(lambda: status(store, "waits-1") in ENDED and status(store, "waits-2") in ENDED)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import yaml
 
 import submit
 import workspace_client
+from localml import jobfile
 from localml.workspace import settings
 from tests.workspace import job_assets
 
@@ -170,6 +172,7 @@ REFUSED = {
         "wait for each other: ",
     ),
     "an unknown pipeline input": (words(), ["--set", "inputs.tmies=1"], "no input 'tmies'"),
+    "an unknown input of a step": (words(), ["--set", "jobs.say.inputs.wrod=hello"], "no input 'wrod'"),
     "a setting without a value": (words(), ["--set", "inputs.times"], "expected KEY=VALUE"),
     "a compute that is not there": (words(jobs__say__compute="azureml:other-cluster"), [], "other-cluster"),
     "data that are not on this machine": (
@@ -289,17 +292,50 @@ def test_a_name_that_is_given_goes_before_config_json(workspace, submitted, tmp_
         workspace_client.connect(args)
 
 
-def test_no_network(client, monkeypatch, capsys):
-    """The service of a workspace whose port is closed, as azure-core says it."""
-    from azure.core.exceptions import ServiceRequestError
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("ServiceRequestError", "no answer from Azure: the connection is gone"),
+        ("IncompleteReadError", "Azure does not answer now: the connection is gone"),
+        ("HttpResponseError", "Azure does not answer now: the connection is gone"),
+    ],
+)
+def test_no_network(client, monkeypatch, capsys, kind, said):
+    """A port that is closed, an answer that breaks off: as azure-core says it."""
+    from azure.core import exceptions
 
     def closed(name: str):
-        raise ServiceRequestError("Failed to establish a new connection:\n[Errno 111] Connection refused")
+        raise getattr(exceptions, kind)("the connection\nis gone")
 
     monkeypatch.setattr(client.jobs, "get", closed)
     assert submit.main(["--wait", "--name", "word-1"]) == 3
-    said = "Failed to establish a new connection: [Errno 111] Connection refused"
-    assert capsys.readouterr().err == f"submit.py: error: job word-1: no answer from Azure: {said}\n"
+    assert capsys.readouterr().err == f"submit.py: error: job word-1: {said}\n"
+
+
+def test_a_name_that_was_made_up_is_told_where_the_answer_is_lost(client, folder, monkeypatch, capsys):
+    """Without it the job that may have been taken would be submitted a second time."""
+    from azure.core.exceptions import ServiceResponseError
+
+    sent = []
+
+    def lost(job):
+        sent.append(job.name)
+        raise ServiceResponseError("gone")
+
+    monkeypatch.setattr(client.jobs, "create_or_update", lost)
+    assert submit.main(["--file", str(folder / "job.yml")]) == 3
+    assert re.fullmatch(r"\w+", sent[0])
+    assert f"submit it again with --name {sent[0]}: it will be there once" in capsys.readouterr().err
+
+
+def test_a_text_is_set_as_it_is_given(folder):
+    """YAML would make 1.1, 83, 45045, a date, true and a of the first ones."""
+    texts = ["1.10", "0123", "12:30:45", "2026-01-01", "yes", "a # b", "a: b", "[a", "日本 語", '"1.10"', "'it''s'"]
+    file = folder / "text.yml"
+    file.write_text(yaml.safe_dump(words(inputs={"times": 2} | {f"text{number}": "" for number in range(len(texts))})))
+    job = jobfile.load(file, ["tags.text=1.10", *(f"inputs.text{number}={text}" for number, text in enumerate(texts))])
+    assert job.tags == {"text": "1.10"}
+    assert [job.inputs[f"text{number}"]._data for number in range(len(texts))] == [*texts[:-2], "1.10", "it's"]
 
 
 def test_a_connection_that_stays_lost_says_how_to_go_on(client, submitted, monkeypatch, capsys):

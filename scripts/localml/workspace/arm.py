@@ -56,6 +56,28 @@ class Place:
         scope = f"{_REGISTRY}{found['workspace']}" if in_registry else found["scope"]
         return cls(scope, found["workspace"], in_registry, tail)
 
+    @property
+    def is_version(self) -> bool:
+        """Whether it is one version of an asset."""
+        return len(self.tail) == 4 and self.tail[2] == "versions"
+
+    @property
+    def collection(self) -> str:
+        """What the store calls the assets of this kind: those of each registry are kept apart."""
+        return f"registries/{self.workspace}/{self.tail[0]}" if self.in_registry else self.tail[0]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Of a version of an asset: where the store has it."""
+        return self.collection, self.tail[1], self.tail[3]
+
+    def __str__(self) -> str:
+        return f"{self.tail[0]} {self.tail[1]}:{self.tail[3]}" if self.is_version else "/".join(self.tail)
+
+    @property
+    def where(self) -> str:
+        return f"registry {self.workspace}" if self.in_registry else "this workspace"
+
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

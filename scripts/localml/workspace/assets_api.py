@@ -1,6 +1,7 @@
 """Assets of a local workspace and of registries: codes, environments, components, data, models and their versions."""
 
 import hashlib
+import re
 from typing import Any
 
 from localml.workspace.arm import ArmError, Place, envelope, invalid, not_found
@@ -10,6 +11,7 @@ from localml.workspace.resource_store import ResourceStore
 KINDS = ("codes", "environments", "components", "data", "models")
 # What may change once a version is there; everything else is for a new version.
 _CHANGEABLE = ("description", "tags", "properties", "isArchived", "stage")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")  # Azure's rule, and safe as the name of a file
 # What Azure says of an asset that the client does not send.
 _ADDED = {"models": {"flavors": {}}}
 
@@ -24,14 +26,12 @@ class Assets:
         if action.lower() in ("startpendingupload", "createorgetstartpendingupload"):
             return self.pending_upload(place)
         if not name:
-            return {
-                "value": [self._container(place, kind, each) for each in self._store.names(self._kind(place, kind))]
-            }
+            return {"value": [self._container(place, kind, each) for each in self._store.names(place.collection)]}
         if len(place.tail) == 2:
             return self._container(place, kind, name)
         if not version:
             return {"value": self._versions(place, kind, name, query)}
-        key = (self._kind(place, kind), name, version)
+        key = place.key
         if method == "PUT":
             return self._put(place, kind, key, body)
         if method == "DELETE":
@@ -43,15 +43,14 @@ class Assets:
             raise not_found(f"{kind} {name}:{version}")
         return found
 
-    @staticmethod
-    def _kind(place: Place, kind: str) -> str:
-        """Assets of registries are kept apart, each by its own name."""
-        return f"registries/{place.workspace}/{kind}" if place.in_registry else kind
-
     def _put(self, place: Place, kind: str, key: tuple[str, str, str], body: Any) -> Any:
         properties = (body or {}).get("properties")
         if not isinstance(properties, dict):
             raise invalid(f"The request for {kind} {key[1]} has no properties.")
+        if not all(_NAME.fullmatch(part) for part in key[1:]):
+            raise invalid(
+                f"{key[1]}:{key[2]} is no name and version for one of the {kind}: letters, digits, _, - and ."
+            )
         properties = _ADDED.get(kind, {}) | properties
         self._check_references(place, properties)
         made = envelope(f"{place.scope}/{'/'.join(place.tail)}", kind, properties | {"provisioningState": "Succeeded"})
@@ -80,15 +79,12 @@ class Assets:
         spec = properties.get("componentSpec") or {} if place.tail[0] == "components" else {}
         for reference in (spec.get("code"), spec.get("environment")):
             named = Place.of(str(reference))
-            if named and named.scope == place.scope and len(named.tail) == 4:
-                referred, name, _, version = named.tail
-                if self._store.get(self._kind(named, referred), name, version) is None:
-                    where = f"registry {place.workspace}" if place.in_registry else "this workspace"
-                    raise invalid(f"The component names {referred} {name}:{version}, which is not in {where}.")
+            if named and named.scope == place.scope and named.is_version and self._store.get(*named.key) is None:
+                raise invalid(f"The component names {named}, which is not in {place.where}.")
 
     def _versions(self, place: Place, kind: str, name: str, query: dict[str, str]) -> list[Any]:
         """The newest first; of codes those with the hash that the client asks for, by a name that it has made up."""
-        kind = self._kind(place, kind)
+        kind = place.collection
         if wanted := query.get("hash"):
             found = self._store.all(kind)
             hashes = [(body["properties"].get("properties") or {}).get("hash_sha256") for body in found]
@@ -100,7 +96,7 @@ class Assets:
         return found[: int(top)] if top else found
 
     def _container(self, place: Place, kind: str, name: str) -> Any:
-        versions = self._store.versions(self._kind(place, kind), name)
+        versions = self._store.versions(place.collection, name)
         if not versions:
             raise not_found(f"{kind} {name}")
         numbers = [int(version) for version, _ in versions if version.isdecimal()]
@@ -113,8 +109,8 @@ class Assets:
 
     def pending_upload(self, place: Place) -> Any:
         """Where the client may put the files of an asset that it is about to register."""
-        kind, name, _, version = place.tail[:4]
-        asset = f"{self._kind(place, kind)}/{name}/{version}"
+        _, name, _, version = place.tail[:4]
+        asset = f"{place.collection}/{name}/{version}"
         container = hashlib.sha256(asset.encode()).hexdigest()[:32]
         self._blobs.create_container(container)
         uri = f"{self._blobs.url}/{container}"

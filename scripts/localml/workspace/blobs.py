@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ContainerClient, ResourceTypes
 from azure.storage.blob import generate_account_sas as sign
 
+from localml.endpoints.process_book import ProcessBook
 from localml.errors import RunError
 
 AZURITE = "azurite@3.37.0"
 ACCOUNT = "localworkspace"
 DEFAULT_CONTAINER = "azureml-blobstore"
 ARTIFACTS_CONTAINER = "azureml"
+CONTAINERS = {"workspaceblobstore": DEFAULT_CONTAINER, "workspaceartifactstore": ARTIFACTS_CONTAINER}  # by datastore
 _START_SECONDS = 60.0
 _HOURS = 24
 
@@ -40,6 +42,15 @@ def azurite_command(root: Path) -> list[str]:
     return [node, str(script)]
 
 
+def end(folder: Path) -> None:
+    """Stop Azurite, whoever started it; it writes first what it has in memory."""
+    _book(folder).end_leftovers()
+
+
+def _book(folder: Path) -> ProcessBook:
+    return ProcessBook(folder / "processes.json")
+
+
 class Blobs:
     """One storage account; paths in it are ``container/path``."""
 
@@ -50,6 +61,7 @@ class Blobs:
     def start(self, command: list[str], folder: Path, certificate: Path, key: Path) -> subprocess.Popen:
         """The process of Azurite, once it answers."""
         folder.mkdir(parents=True, exist_ok=True)
+        end(folder)  # a workspace that was killed leaves it to the jobs that still run
         port = self.host.rpartition(":")[2]
         flags = ["--blobHost", "127.0.0.1", "--blobPort", port, "--location", str(folder), "--silent"]
         flags += ["--cert", str(certificate), "--key", str(key), "--skipApiVersionCheck", "--disableTelemetry"]
@@ -60,12 +72,14 @@ class Blobs:
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{self._key}"},
+            start_new_session=True,
         )
+        _book(folder).add(process.pid)
         log.close()
         ends = time.monotonic() + _START_SECONDS
         while process.poll() is None and time.monotonic() < ends:
             if b"successfully listens" in (folder / "azurite.log").read_bytes():
-                for container in (DEFAULT_CONTAINER, ARTIFACTS_CONTAINER):
+                for container in CONTAINERS.values():
                     self.create_container(container)
                 return process
             time.sleep(0.05)

@@ -38,10 +38,11 @@ def ensure(folder: Path) -> tuple[Path, Path, Path]:
 
 def _lasts(certificate: Path) -> bool:
     try:
-        ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+        known = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError):
         return False
-    return ends > datetime.datetime.now(datetime.UTC) + _MARGIN
+    now = datetime.datetime.now(datetime.UTC)
+    return known.not_valid_before_utc < now < known.not_valid_after_utc - _MARGIN
 
 
 def _make() -> tuple[bytes, bytes, bytes]:

@@ -3,12 +3,10 @@
 from typing import Any
 
 from localml.workspace.arm import ArmError, envelope, invalid
-from localml.workspace.blobs import ARTIFACTS_CONTAINER, DEFAULT_CONTAINER, Blobs
+from localml.workspace.blobs import CONTAINERS, Blobs
 from localml.workspace.named_resources import NamedResources
 from localml.workspace.resource_store import ResourceStore
 from localml.workspace.workspace_api import SCOPE
-
-_OF_THE_WORKSPACE = {"workspaceblobstore": DEFAULT_CONTAINER, "workspaceartifactstore": ARTIFACTS_CONTAINER}
 
 # Of each kind of datastore, the properties that say where it is.
 _STORES = {
@@ -51,7 +49,7 @@ class Datastores(NamedResources):
     def __init__(self, store: ResourceStore, blobs: Blobs) -> None:
         super().__init__(store)
         self._blobs = blobs
-        for name, container in _OF_THE_WORKSPACE.items():
+        for name, container in CONTAINERS.items():
             # The client makes https://ACCOUNT.blob.SUFFIX of it, which no resolver of this machine knows. With an
             # account of this form the rest is a fragment of the URL, and what is left leads to Azurite.
             properties = {
@@ -86,7 +84,7 @@ class Datastores(NamedResources):
     def act(self, action: str, resource: dict[str, Any]) -> tuple[Any, int] | None:
         if action != "listsecrets":
             return None
-        if resource["name"] in _OF_THE_WORKSPACE:
+        if resource["name"] in CONTAINERS:
             return {"secretsType": "Sas", "sasToken": self._blobs.sas()}, 200
         secrets = (resource["properties"].get("credentials") or {}).get("secrets")
         if not secrets:
@@ -95,5 +93,5 @@ class Datastores(NamedResources):
 
 
 def _check_owner(name: str) -> None:
-    if name in _OF_THE_WORKSPACE:
+    if name in CONTAINERS:
         raise ArmError(409, "Conflict", f"Datastore {name} belongs to the workspace and stays as it is.")

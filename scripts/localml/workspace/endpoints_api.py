@@ -2,6 +2,7 @@
 
 import hmac
 import re
+import secrets
 import shutil
 import threading
 from collections import defaultdict
@@ -16,7 +17,7 @@ from localml.workspace.blobs import Blobs
 from localml.workspace.job_files import JobFiles
 from localml.workspace.resource_store import ResourceStore
 
-_ENDPOINTS, _DEPLOYMENTS = "onlineEndpoints", "onlineDeployments"
+_ENDPOINTS, _DEPLOYMENTS, _KEYS = "onlineEndpoints", "onlineDeployments", "endpointKeys"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")  # Azure's rule, and safe as the name of a folder
 _INSTANCE_TYPE = re.compile(r"Standard_[A-Z]{1,3}\d+[A-Za-z0-9_-]*", re.IGNORECASE)
 _AUTH_MODES = ("Key", "AMLToken", "AADToken")
@@ -108,6 +109,7 @@ class OnlineEndpoints:
         for deployment, _ in self._store.versions(_DEPLOYMENTS, name):
             self._store.delete(_DEPLOYMENTS, name, deployment)
         self._store.delete(_ENDPOINTS, name)
+        self._store.delete(_KEYS, name)
         shutil.rmtree(self._folder(name), ignore_errors=True)
         return {}, 200
 
@@ -118,13 +120,22 @@ class OnlineEndpoints:
             return {"primaryKey": self._key(names[0], "primary"), "secondaryKey": self._key(names[0], "secondary")}, 200
         if names[1] == "token" and mode == "AMLToken":
             return {"accessToken": self._key(names[0], "token"), "tokenType": "Bearer"}, 200
-        if names[1] in ("listKeys", "token"):
+        if names[1] == "regenerateKeys" and mode == "Key":
+            which = str((body or {}).get("keyType")).lower()
+            if which not in ("primary", "secondary"):
+                raise invalid(f"keyType {(body or {}).get('keyType')!r} is neither Primary nor Secondary.")
+            made = self._store.get(_KEYS, names[0]) or {}
+            self._store.put(_KEYS, names[0], "", made | {which: secrets.token_hex(_KEY_LENGTH // 2)})
+            return {}, 200
+        if names[1] in ("listKeys", "regenerateKeys", "token"):
             raise invalid(
-                f"Endpoint {names[0]} has authMode {mode}, and so no {names[1].removeprefix('list').lower()}."
+                f"Endpoint {names[0]} has authMode {mode}, and so no {'token' if names[1] == 'token' else 'keys'}."
             )
         return None
 
     def _key(self, name: str, which: str) -> str:
+        if which in (made := self._store.get(_KEYS, name) or {}):
+            return made[which]
         return hmac.new(self._secret.encode(), f"{which} of {name}".encode(), "sha256").hexdigest()[:_KEY_LENGTH]
 
     # deployments

@@ -25,7 +25,7 @@ class Identity:
 
     def issue(self, header: str | None, resource: str) -> dict[str, Any]:
         """What the identity endpoint answers."""
-        if not hmac.compare_digest(header or "", self._secret):
+        if not hmac.compare_digest((header or "").encode("utf-8", "replace"), self._secret.encode()):
             raise ArmError(401, "Unauthorized", "X-IDENTITY-HEADER is not that of this workspace.")
         ends = int(time.time()) + _LIFETIME_SECONDS
         claims = {"iss": _ISSUER, "aud": resource, "tid": _TENANT, "oid": _TENANT, "exp": ends, "name": "this machine"}

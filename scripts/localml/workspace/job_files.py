@@ -1,19 +1,20 @@
 """From a job as the client has sent it to files that the local runner takes: snapshots and data come from the blobs."""
 
-import json
 import re
-from pathlib import Path
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from localml.errors import RunError
 from localml.workspace.arm import Place
-from localml.workspace.blobs import ACCOUNT, DEFAULT_CONTAINER, Blobs
+from localml.workspace.blobs import ACCOUNT, CONTAINERS, Blobs
 from localml.workspace.resource_store import ResourceStore
 
 _DATASTORE = re.compile(r"azureml://(?:subscriptions/.*/)?datastores/(?P<store>[^/]+)/paths/(?P<path>.*)")
+_BLOB = re.compile(rf"https?://[^/]+/{ACCOUNT}/(?P<container>[^/]+)/?(?P<path>[^?]*)(?:\?.*)?")
 _READ_ONLY = ("id", "creation_context", "additional_includes")  # the last are in the snapshot already
 _JOB_SCHEMA = "https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json"
 
@@ -46,7 +47,7 @@ class JobFiles:
             node["inputs"][name] = self._local_input(given)
         for key in ("component", "trial"):
             if isinstance(node.get(key), str):
-                node[key] = str(self._component(node[key].removeprefix("azureml:")))
+                node[key] = str(self._component(node[key]))
         for key in ("compute", *(key for key in list(node) if key.startswith("_"))):
             node.pop(key, None)
 
@@ -61,23 +62,29 @@ class JobFiles:
     def local_data(self, path: str) -> Path:
         """The copy on this machine of what a datastore path or a data or model asset names."""
         if found := _DATASTORE.fullmatch(path):
-            place = found["path"].strip("/")
-            target = self._folder / "data" / found["store"] / Path(place).parent
-            return self._blobs.download(DEFAULT_CONTAINER, place, target)
-        if place := Place.of(path.removeprefix("azureml:")):
-            kind, name, _, version = place.tail
-            if asset := self._store.get(kind, name, version):
-                properties = asset["properties"]
-                return self.local_data(properties.get("dataUri") or properties["modelUri"])
-        raise RunError(f"{path} is not in this workspace; register it, or give a local path")
+            if found["store"] not in CONTAINERS:
+                raise RunError(f"{path}: what is in datastore {found['store']} is not on this machine; upload it")
+            return self._download(CONTAINERS[found["store"]], found["path"].strip("/"))
+        if found := _BLOB.fullmatch(path):  # what a registry has
+            return self._download(found["container"], found["path"].strip("/"))
+        place = Place.of(path)
+        if place and place.is_version and (asset := self._store.get(*place.key)):
+            properties = asset["properties"]
+            return self.local_data(properties.get("dataUri") or properties["modelUri"])
+        raise RunError(f"{path} is not in {place.where if place else 'this workspace'}; register it as a version there")
+
+    def _download(self, container: str, path: str) -> Path:
+        above = PurePosixPath(path).parent
+        if ".." in above.parts:
+            raise RunError(f"{path!r} leads out of its datastore")
+        return self._blobs.download(container, path, self._folder / "data" / container / above)
 
     def _component(self, resource_id: str) -> Path:
         """The spec of a component, with its code and environment beside it."""
         place = Place.of(resource_id)
-        _, name, _, version = place.tail
-        path = self._folder / "components" / f"{name}-{version}.yml"
+        path = self._folder / "components" / f"{_file_name(place)}.yml"
         if not path.exists():
-            spec = self._spec(name, version)
+            spec = self._spec(place)
             if spec.get("code"):
                 spec["code"] = str(self.snapshot(spec["code"]))
             if isinstance(spec.get("environment"), str):
@@ -92,12 +99,12 @@ class JobFiles:
             path.write_text(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
         return path
 
-    def _spec(self, name: str, version: str) -> dict[str, Any]:
+    def _spec(self, place: Place) -> dict[str, Any]:
         """As it stood in the file; the nodes of a pipeline component are sent in another form."""
         from azure.ai.ml._restclient.arm_ml_service.models import ComponentVersion
         from azure.ai.ml.entities import Component
 
-        resource = self._store.get("components", name, version)
+        resource = self._store.get(*place.key)
         if resource["properties"]["componentSpec"].get("jobs"):
             return dict(Component._from_rest_object(ComponentVersion(resource))._to_dict())
         return dict(resource["properties"]["componentSpec"])
@@ -112,14 +119,13 @@ class JobFiles:
 
     def snapshot(self, code: str) -> Path:
         """The uploaded code, downloaded once."""
-        place = Place.of(code.removeprefix("azureml:"))
-        _, name, _, version = place.tail
-        target = self._snapshots / f"{name}-{version}"
+        place = Place.of(code)
+        target = self._snapshots / _file_name(place)
         if not target.exists():
-            uri = urlsplit(self._store.get("codes", name, version)["properties"]["codeUri"])
-            container, _, path = uri.path.removeprefix(f"/{ACCOUNT}/").partition("/")
-            partial = self._folder / "snapshot" / f"{name}-{version}"
-            found = self._blobs.download(container, path, partial)
+            uri = _BLOB.fullmatch(self._store.get(*place.key)["properties"]["codeUri"])
+            partial = self._folder / "snapshot" / _file_name(place)
+            shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
+            found = self._blobs.download(uri["container"], uri["path"], partial)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 found.rename(target)
@@ -129,18 +135,32 @@ class JobFiles:
         return target
 
     def _environment(self, environment: str) -> dict[str, Any]:
-        place = Place.of(environment.removeprefix("azureml:"))
-        _, name, _, version = place.tail
-        properties = self._store.get("environments", name, version)["properties"]
-        local = {"name": name, "image": properties.get("image")}
+        place = Place.of(environment)
+        if place is None or (found := self._store.get(*place.key)) is None:
+            raise RunError(f"environment {environment} is not in {place.where if place else 'this workspace'}")
+        properties = found["properties"]
+        local = {"name": place.tail[1], "image": properties.get("image")}
         if properties.get("condaFile"):
-            conda = self._folder / "components" / f"environment-{version}.yml"
+            conda = self._folder / "components" / f"{_file_name(place)}.conda.yml"
             conda.write_text(properties["condaFile"])
             local["conda_file"] = str(conda)
         return local
 
 
-def named(resource: dict[str, Any]) -> set[str]:
-    """The ids of the components that a job or a pipeline component names."""
-    text = json.dumps(resource)
-    return set(re.findall(r"/subscriptions/[^\"]*/components/[^\"/]+/versions/[^\"/]+", text))
+def named(resource: Any) -> set[Place]:
+    """The components that a job or a pipeline component names."""
+    places = (Place.of(text) for text in _strings(resource))
+    return {place for place in places if place and place.is_version and place.tail[0] == "components"}
+
+
+def _strings(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    for inner in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from _strings(inner)
+
+
+def _file_name(place: Place) -> str:
+    """No two assets have the same: neither '@' nor ',' is in the name or version of one."""
+    registry = f",{place.workspace}" if place.in_registry else ""
+    return f"{place.tail[1]}@{place.tail[3]}{registry}"

@@ -35,7 +35,7 @@ def upload(store: ResourceStore, blobs: Blobs, root: Path, job: str, container: 
 
 def _lines(root: Path, job: str) -> list[str]:
     try:
-        text = (settings.folder(root) / "jobs" / job / "std_log.txt").read_text(encoding="utf-8", errors="replace")
+        text = (settings.folder(root) / "jobs" / job / "std_log.txt").read_bytes().decode("utf-8", "replace")
     except OSError:
         return []
-    return text.splitlines(keepends=True)
+    return [f"{line}\n" for line in text.removesuffix("\n").split("\n")] if text else []  # a step may print other ends

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from azure.core.exceptions import ServiceRequestError
 
 from localml import jobfile
 from localml.errors import RunError
@@ -48,6 +49,9 @@ def main(root: Path, name: str) -> int:
         if isinstance(failure, StepError):
             print(failure.details(), flush=True)
     except Exception as failure:
+        if isinstance(failure, ServiceRequestError) and not settings.is_served(root):
+            print("the workspace is down; its next start goes on with what is finished", flush=True)
+            return 1
         traceback.print_exc()
         end = ("Failed", f"{type(failure).__name__}: {failure}", "ServiceError")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is over
@@ -83,7 +87,6 @@ def _enter(store: ResourceStore, name: str, status: str) -> None:
 def _run(store: ResourceStore, blobs: Blobs, root: Path, name: str) -> None:
     jobfile.quiet()
     with tracking_server.running(root) as url:
-        os.environ["LOCALML_TRACKING_SERVER"] = url
         submitted = store.get("submissions", name)
         folder = root / "workspace" / "jobs" / name
         files = JobFiles(store, blobs, folder, root / "workspace" / "snapshots")
@@ -91,6 +94,8 @@ def _run(store: ResourceStore, blobs: Blobs, root: Path, name: str) -> None:
         if (root / "workspace" / "jobs" / name / "attempted").exists():
             shutil.rmtree(root / "jobs" / name, ignore_errors=True)  # links to what an attempt finished that was killed
         (folder / "attempted").touch()
+
+        os.environ["LOCALML_TRACKING_SERVER"] = url.result()
 
         def on_state(step: str, state: str, seconds: float) -> None:
             with store.transaction():

@@ -5,6 +5,7 @@ Of a job the store has three things: ``jobs``, which clients see; ``submissions`
 """
 
 import collections
+import contextlib
 import os
 import re
 import signal
@@ -29,8 +30,10 @@ _SCRIPTS = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.2
 _CANCEL_SECONDS = 30.0  # then the process of a job is killed
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
+_OF_THE_JOB = re.compile(r"\$\{\{parent\.inputs\.(?P<port>[^}.]+)\}\}")
 # What a client may still change of a job that is there.
 _CHANGEABLE = ("tags", "description", "displayName", "isArchived", "properties")
+_OF_THE_WORKSPACE = ("status", "services")  # which a client that has read a job sends back
 
 
 class Jobs:
@@ -77,9 +80,8 @@ class Jobs:
                 self._wake.set()
                 return made
         known = self._store.get("submissions", name)
-        changed = sorted(
-            key for key in known if key not in _CHANGEABLE and not _is_same(known[key], properties.get(key))
-        )
+        fixed = (known.keys() | properties.keys()) - {*_CHANGEABLE, *_OF_THE_WORKSPACE}
+        changed = sorted(key for key in fixed if not _is_same(known.get(key), properties.get(key)))
         if changed:
             raise ArmError(
                 409,
@@ -92,24 +94,26 @@ class Jobs:
         """What Azure refuses at submission: components, data and clusters that are not there."""
         waiting, seen = named(properties), set()
         while waiting:
-            resource_id = waiting.pop()
-            seen.add(resource_id)
-            _, name, _, version = Place.of(resource_id).tail
-            component = self._store.get("components", name, version)
-            if component is None:
-                raise invalid(f"The job names the component {name}:{version}, which is not in this workspace.")
+            seen.add(place := waiting.pop())
+            if (component := self._store.get(*place.key)) is None:
+                raise invalid(f"The job names {place}, which is not in {place.where}.")
             waiting |= named(component["properties"]) - seen
         computes = [node.get("computeId") for node in properties.get("jobs", {}).values()]
         for compute in [*computes, (properties.get("settings") or {}).get("default_compute")]:
             found = Place.of(compute or "")
             if found and self._store.get("computes", found.tail[1]) is None:
                 raise invalid(f"The compute {found.tail[1]} is not in this workspace.")
-        for port, given in (properties.get("inputs") or {}).items():
-            found = Place.of(str(given.get("uri", "")).removeprefix("azureml:"))
-            if found and len(found.tail) == 4:
-                kind, name, _, version = found.tail
-                if self._store.get(kind, name, version) is None:
-                    raise invalid(f"Input {port} names {kind} {name}:{version}, which is not in this workspace.")
+        for owner in (properties, *properties.get("jobs", {}).values()):
+            for port, given in (owner.get("inputs") or {}).items():
+                found = Place.of(str(given.get("uri", "")))
+                if found and found.is_version and self._store.get(*found.key) is None:
+                    raise invalid(f"Input {port} names {found}, which is not in {found.where}.")
+                bound = _OF_THE_JOB.fullmatch(str(given.get("value", "")))
+                if bound and bound["port"] not in (properties.get("inputs") or {}):
+                    raise invalid(
+                        f"Input {port} is bound to {bound[0]}, which the job does not give; "
+                        "azure-ai-ml does not send one that is null or an empty text."
+                    )
 
     def get(self, name: str) -> Any:
         if (found := self._store.get("jobs", name)) is None:
@@ -143,8 +147,12 @@ class Jobs:
                 close(self._store, name, "Canceled")
                 return
             self._store.change("jobs", name, {"status": "CancelRequested"})
-        self._kill_at[name] = time.monotonic() + _CANCEL_SECONDS
         if process := alive(self.run_of(name).get("process")):
+            self._end(name, process)
+
+    def _end(self, name: str, process: psutil.Process) -> None:
+        self._kill_at[name] = time.monotonic() + _CANCEL_SECONDS
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
 
     def delete(self, name: str) -> None:
@@ -186,6 +194,8 @@ class Jobs:
             return
         if process := alive(self.run_of(name).get("process")):
             self._processes[name] = process
+            if status == "CancelRequested":  # the workspace may have ended before it told the process
+                self._end(name, process)
         elif status == "CancelRequested":
             close(self._store, name, "Canceled")
         else:

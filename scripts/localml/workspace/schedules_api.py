@@ -3,7 +3,7 @@
 import re
 from typing import Any, ClassVar
 
-from localml.workspace.arm import ArmError, Place, invalid
+from localml.workspace.arm import ArmError, invalid
 from localml.workspace.job_files import named
 from localml.workspace.named_resources import NamedResources
 
@@ -29,12 +29,9 @@ class Schedules(NamedResources):
             raise invalid(f"trigger.triggerType {trigger.get('triggerType')!r} is neither Cron nor Recurrence.")
         if action.get("actionType") not in ("CreateJob", "CreateMonitor"):
             raise invalid(f"action.actionType {action.get('actionType')!r} is neither CreateJob nor CreateMonitor.")
-        for resource_id in named(action):
-            _, component, _, version = Place.of(resource_id).tail
-            if self._store.get("components", component, version) is None:
-                raise invalid(
-                    f"The schedule names the component {component}:{version}, which is not in this workspace."
-                )
+        for component in named(action):
+            if self._store.get(*component.key) is None:
+                raise invalid(f"The schedule names {component}, which is not in {component.where}.")
 
     def check_deletion(self, resource: dict[str, Any]) -> None:
         if resource["properties"].get("isEnabled", True):

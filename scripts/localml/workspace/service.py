@@ -22,6 +22,7 @@ from localml.workspace import certificates, registries_api, resource_table, sett
 from localml.workspace.arm import ArmError, Place, not_found
 from localml.workspace.assets_api import KINDS, Assets
 from localml.workspace.blobs import Blobs, azurite_command
+from localml.workspace.blobs import end as end_azurite
 from localml.workspace.endpoints_api import OnlineEndpoints
 from localml.workspace.history_api import History
 from localml.workspace.identity import Identity
@@ -31,6 +32,9 @@ from localml.workspace.resource_store import ResourceStore
 from localml.workspace.studio import Studio
 
 _MAX_BODY = 64 * 2**20
+_WATCH_SECONDS = 1.0
+_OPEN = ("/metadata/endpoints", "/identity/token", "/discovery")  # and logs, whose addresses are signed
+_LOGS = "/logs/"
 
 
 class Service:
@@ -40,8 +44,7 @@ class Service:
         self._settings, self._root = known, root
         self.store = ResourceStore(settings.database(root))
         self.studio = Studio(self.store, root, known.studio_url, known.secret)
-        variables = {"REQUESTS_CA_BUNDLE": str(settings.ca_bundle(root))}
-        self.jobs = Jobs(self.store, root, self.studio, variables, at_once)
+        self.jobs = Jobs(self.store, root, self.studio, known.job_variables(root), at_once)
         self._identity = Identity(known.secret)
         self._assets = Assets(self.store, blobs)
         self._history = History(self.store, self.jobs, root, known.url, self.studio)
@@ -51,9 +54,14 @@ class Service:
         self._resources = resource_table.handlers(self.store, blobs, known, endpoints)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        is_open = request.path in _OPEN or request.path.startswith(_LOGS)
         try:
+            if not is_open:
+                self._identity.check(request.headers.get("Authorization"))
+            body = b"" if is_open else await request.read()  # of a stranger nothing is read
             return await asyncio.to_thread(self._respond, request, body)
+        except web.HTTPException:  # a body that is too large
+            raise
         except ArmError as error:
             return web.json_response(error.body(), status=error.status)
         except Exception as error:  # a client is told, and the workspace lives on
@@ -70,15 +78,15 @@ class Service:
             return web.json_response(self._identity.issue(header, resource))
         if path == "/discovery":
             return web.json_response(workspace_api.discovery(self._settings))
-        if path.startswith("/logs/"):
-            text = self._history.log(path.removeprefix("/logs/"), request.query.get("sig", ""))
+        if path.startswith(_LOGS):
+            text = self._history.log(path.removeprefix(_LOGS), request.query.get("sig", ""))
             return web.Response(text=text, content_type="text/plain")
-        self._identity.check(request.headers.get("Authorization"))
         try:
             body = json.loads(raw) if raw else None
         except ValueError as error:
             raise ArmError(400, "BadRequest", f"The body is not JSON: {error}") from None
         answer = registries_api.discovery(path, self._settings) or self._history.answer(method, path, body)
+        answer = answer or workspace_api.listed(method, path, self._settings)
         status, query = 200, dict(request.query)
         if answer is None and (answered := self._insights.answer(method, path, query, body)):
             answer, status = answered
@@ -86,19 +94,28 @@ class Service:
             answer, status = self._resource(method, place, query, body)
         if answer is None:
             self._note_unanswered(method, path)
-            raise ArmError(501, "NotImplemented", f"The local workspace does not answer {method} {path}.")
+            called = path.rpartition("/providers/")[2]
+            raise ArmError(
+                501, "NotImplemented", f"The local workspace does not answer {method} {called}: only Azure does."
+            )
         headers = {"Location": f"{self._settings.url}{path}"} if status == 202 else None
         return web.json_response(answer, status=status, headers=headers)
 
     def _resource(self, method: str, place: Place, query: dict[str, str], body: Any) -> tuple[Any, int]:
         """An answer and its status; None where nothing here answers."""
-        if not place.in_registry and place.workspace != settings.WORKSPACE:
-            raise not_found(f"Workspace {place.workspace}")
+        if not place.in_registry and not place.tail and method != "GET":
+            message = (
+                "The local workspace is the only one here and stays; others are made on Azure (scripts/provision)."
+            )
+            raise ArmError(403, "AuthorizationFailed", message)
+        if not place.in_registry and place.scope.lower() != workspace_api.SCOPE.lower():
+            where = "" if place.workspace != settings.WORKSPACE else f" in {place.scope.partition('/providers/')[0]}"
+            raise not_found(f"Workspace {place.workspace}{where}")
         handler = self._resources.get(place.tail[0] if place.tail else "")
         if handler and (answered := handler(method, place, query, body)):
             return answered
         if not place.tail:
-            return workspace_api.workspace(place, self._settings), 200
+            return workspace_api.workspace(place.scope, self._settings), 200
         if place.tail[0] == "jobs" and not place.in_registry:
             return self._job(method, place, query, body)
         return (self._assets.answer(method, place, query, body), 200) if place.tail[0] in KINDS else (None, 0)
@@ -133,7 +150,8 @@ async def serve(root: Path, at_once: int) -> None:
     certificate, key, bundle = certificates.ensure(settings.folder(root) / "tls")
     os.environ["REQUESTS_CA_BUNDLE"] = str(bundle)
     blobs = Blobs(known.blob_port, known.blob_key, settings.authority(root))
-    azurite = blobs.start(azurite_command(root), settings.folder(root) / "blobs", certificate, key)
+    folder, command = settings.folder(root) / "blobs", azurite_command(root)
+    azurite = blobs.start(command, folder, certificate, key)
     runners = []
     try:
         service = Service(root, known, blobs, at_once)
@@ -144,7 +162,7 @@ async def serve(root: Path, at_once: int) -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, key)
         for served, port, tls in ((app, known.port, context), (studio, known.studio_port, None)):
-            runners.append(web.AppRunner(served, access_log=None))
+            runners.append(web.AppRunner(served, access_log=None, shutdown_timeout=5.0))
             await runners[-1].setup()
             await web.TCPSite(runners[-1], "127.0.0.1", port, ssl_context=tls).start()
         service.jobs.start()
@@ -154,14 +172,18 @@ async def serve(root: Path, at_once: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         with tracking_server.wanted(root):
-            await stopped.wait()
+            while not stopped.is_set():
+                if azurite.poll() is not None:
+                    print("Azurite has ended; it is started again", flush=True)
+                    azurite = await asyncio.to_thread(blobs.start, command, folder, certificate, key)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), _WATCH_SECONDS)
         service.jobs.stop()
         for runner in runners:
             await runner.cleanup()
     finally:
+        end_azurite(folder)
         settings.write(root, dataclasses.replace(known, pid=0))
-        azurite.terminate()
-        azurite.wait(timeout=10)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What a local workspace is reached by: ports, secrets and names, in one private file below `.local/workspace`."""
 
 import dataclasses
+import fcntl
+import hmac
 import json
 import os
 import secrets
@@ -38,6 +40,11 @@ class Settings:
     def tracking_url(self) -> str:
         return f"http://127.0.0.1:{self.tracking_port}"
 
+    @property
+    def tracking_token(self) -> str:
+        """What MLflow's client says to the server; it takes no other, since whoever may call it may read files."""
+        return hmac.new(self.secret.encode(), b"mlflow", "sha256").hexdigest()
+
     def variables(self, root: Path, *, trust_only_this: bool = False) -> dict[str, str]:
         """The environment variables with which azure-ai-ml and DefaultAzureCredential find this workspace.
 
@@ -54,6 +61,15 @@ class Settings:
             "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
             "AZURE_RESOURCE_GROUP": RESOURCE_GROUP,
             "AZURE_ML_WORKSPACE": WORKSPACE,
+            "MLFLOW_TRACKING_TOKEN": self.tracking_token,
+        }
+
+    def job_variables(self, root: Path) -> dict[str, str]:
+        """As ``variables``, with those by which the steps of a job on Azure ML know their workspace."""
+        return self.variables(root) | {
+            "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION,
+            "AZUREML_ARM_RESOURCEGROUP": RESOURCE_GROUP,
+            "AZUREML_ARM_WORKSPACE_NAME": WORKSPACE,
         }
 
 
@@ -71,6 +87,18 @@ def ca_bundle(root: Path) -> Path:
 
 def authority(root: Path) -> Path:
     return folder(root) / "tls" / "authority.pem"
+
+
+def is_served(root: Path) -> bool:
+    """Whether a service runs or is about to; it holds this lock until it ends, however it ends."""
+    try:
+        with (folder(root) / "service.lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def read(root: Path) -> Settings:

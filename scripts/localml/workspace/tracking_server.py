@@ -6,6 +6,7 @@ that does so must fail here as well. Started by the first job as ``python -m loc
 
 import contextlib
 import fcntl
+import hmac
 import http.client
 import logging
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
@@ -34,15 +36,19 @@ def wanted(root: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def running(root: Path) -> Iterator[str]:
-    """The address of the server, which is started where it does not run."""
+def running(root: Path) -> Iterator[Future]:
+    """The address of the server, which is started where it does not run: meanwhile a job has other things to do."""
+    with wanted(root), ThreadPoolExecutor(1) as beside:
+        yield beside.submit(_ensure, root)
+
+
+def _ensure(root: Path) -> str:
     known = settings.read(root)
-    with wanted(root):
-        with _open(root, "start") as one_at_a_time:
-            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-            if not _answers(known.tracking_port):
-                _start(root, known.tracking_port)
-        yield known.tracking_url
+    with _open(root, "start") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not _answers(known.tracking_port):
+            _start(root, known.tracking_port)
+    return known.tracking_url
 
 
 def _start(root: Path, port: int) -> None:
@@ -89,14 +95,20 @@ def serve(root: Path) -> None:
     from mlflow.server import app
     from werkzeug.serving import make_server
 
+    known = settings.read(root)
+    expected = f"Bearer {known.tracking_token}".encode()
+
     @app.before_request
     def as_on_azure() -> Response | None:
+        given = request.headers.get("Authorization", "").encode("utf-8", "replace")
+        if request.path != "/health" and not hmac.compare_digest(given, expected):
+            return Response("MLFLOW_TRACKING_TOKEN is not that of this workspace.", 401, content_type="text/plain")
         if any(part in request.path for part in _MISSING):
             return Response(f"There is no {request.path} on Azure ML.", 404, content_type="text/plain")
         return None
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each call
-    server = make_server("127.0.0.1", settings.read(root).tracking_port, app, threaded=True)
+    server = make_server("127.0.0.1", known.tracking_port, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with _open(root, "wanted") as lock:
         while True:

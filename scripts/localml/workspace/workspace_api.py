@@ -1,12 +1,17 @@
 """The workspace itself, and where the client finds the other services."""
 
+import re
 from typing import Any
 
-from localml.workspace.arm import Place, envelope
+from localml.workspace.arm import envelope
 from localml.workspace.settings import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE, Settings
 
 PROVIDER = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.MachineLearningServices"
 SCOPE = f"{PROVIDER}/workspaces/{WORKSPACE}"
+_WORKSPACES = re.compile(
+    rf"/subscriptions/{SUBSCRIPTION}(/resourceGroups/{RESOURCE_GROUP})?/providers/Microsoft\.MachineLearningServices/workspaces",
+    re.IGNORECASE,
+)
 
 
 def cloud(settings: Settings) -> list[dict[str, Any]]:
@@ -28,7 +33,14 @@ def discovery(settings: Settings) -> dict[str, str]:
     return dict.fromkeys(("api", "history", "experimentation", "modelmanagement", "catalog"), settings.url)
 
 
-def workspace(place: Place, settings: Settings) -> dict[str, Any]:
+def listed(method: str, path: str, settings: Settings) -> dict[str, Any] | None:
+    """All workspaces of the subscription or resource group; None where the path does not ask for them."""
+    if method != "GET" or not _WORKSPACES.fullmatch(path):
+        return None
+    return {"value": [workspace(SCOPE, settings)]}
+
+
+def workspace(scope: str, settings: Settings) -> dict[str, Any]:
     properties = {
         "friendlyName": WORKSPACE,
         "discoveryUrl": f"{settings.url}/discovery",
@@ -37,4 +49,4 @@ def workspace(place: Place, settings: Settings) -> dict[str, Any]:
         "storageAccount": "/local",
         "provisioningState": "Succeeded",
     }
-    return envelope(place.scope, "workspaces", properties, location="local", kind="Default", tags={})
+    return envelope(scope, "workspaces", properties, location="local", kind="Default", tags={})
