@@ -67,7 +67,7 @@ def actionlint() -> str:
 
 def test_all_are_checked():
     assert set(WORKFLOWS) == {
-        *("checks", "register", "train", "promote", "promote-stage", "deploy", "run-job", "provision"),
+        *("checks", "register", "train", "promote", "promote-stage", "deploy", "run-job", "monitor", "provision"),
     }
     assert set(ACTIONS) == {"setup", "wait"}
     assert {path.suffix for path in GITHUB.rglob("*") if path.is_file()} <= {".yml", ".md", ".png"}
@@ -207,8 +207,20 @@ def test_the_choices_are_the_presets():
     default = WORKFLOWS["train"]["on"]["workflow_dispatch"]["inputs"]["job"]["default"]
     assert default in options("train", "job")
     assert f"'{default}'" in WORKFLOWS["train"]["jobs"]["train"]["with"]["job"]
-    for name in [*options("train", "job"), *options("deploy", "job")]:
+    watches = {"baseline", "monitor", "benchmark"}
+    on_azure = [name for name, preset in PRESETS.items() if preset["pipeline"] in watches and name.endswith("-azure")]
+    assert options("monitor", "job") == sorted(on_azure)
+    for name in [*options("train", "job"), *options("deploy", "job"), *options("monitor", "job")]:
         assert (ROOT / "pipelines" / "jobs" / f"{name}.yml").is_file()
+
+
+def test_each_time_of_the_monitor_has_its_job():
+    """An expression with a cron line that the schedule no longer has would run the other job without a word."""
+    flow = WORKFLOWS["monitor"]
+    daily, weekly = (entry["cron"] for entry in flow["on"]["schedule"])
+    job = flow["jobs"]["monitor"]["with"]["job"]
+    assert f"(github.event.schedule == '{weekly}' && 'benchmark-azure') || 'monitor-azure'" in job
+    assert daily not in job
 
 
 def test_what_trigger_retraining_sends_is_listened_for(load_main):
