@@ -20,6 +20,7 @@ from tests.workspace import job_assets
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 JOBS = ROOT / "pipelines" / "jobs"
+USUAL_JOB = "finetune-phi4-mini-adapter"  # with data, models of the workspace, two clusters, a pipeline in a pipeline
 COMPONENT = """\
 type: command
 name: say_word
@@ -105,12 +106,14 @@ def test_two_lines_and_no_noise(submitted, client):
 
 
 @pytest.mark.slow
-def test_a_job_of_this_repository(client, capsys):
-    """With data, models of the workspace, two clusters and a pipeline in a pipeline.
-
-    The others, which take a minute, are submitted by tests/benchmarks/submission.py.
-    """
-    name = "finetune-phi4-mini-adapter"
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=[] if path.stem == USUAL_JOB else pytest.mark.submission)
+        for path in sorted(JOBS.glob("*.yml"))
+    ],
+)
+def test_a_job_of_this_repository(client, capsys, name):
     job_assets.register(client, JOBS / f"{name}.yml")
     code = submit.main(["--file", str(JOBS / f"{name}.yml"), "--name", name])
     client.jobs.begin_cancel(name)
@@ -120,6 +123,16 @@ def test_a_job_of_this_repository(client, capsys):
     assert (sent.display_name, sent.experiment_name) == (file["display_name"], file["experiment_name"])
     assert sent.jobs.keys() == file["jobs"].keys()
     assert sent.outputs.keys() == file["outputs"].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.submission
+def test_the_demo_runs_to_its_end(client, tmp_path, capsys):
+    flags = ["--name", "whole-demo", "--stream", "--download", "report", "--download-path", str(tmp_path)]
+    assert submit.main(["--file", str(JOBS / "demo.yml"), *flags]) == 0, capsys.readouterr().err
+    (report,) = tmp_path.rglob("report.html")
+    assert "PROMOTE" in report.read_text(encoding="utf-8")
+    assert {step.status for step in client.jobs.list(parent_job_name="whole-demo")} == {"Completed"}
 
 
 def words(**changes: object) -> dict:
