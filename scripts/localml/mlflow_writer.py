@@ -54,9 +54,19 @@ class Writer:
             if name not in known.metrics:
                 self._client.log_metric(run_id, name, value)
 
+    def log_rows(self, run_id: str, kind: str, rows: list[list[Any]]) -> None:
+        """Log params, metrics or tags, each with the values of its MLflow entity, in one request."""
+        from mlflow import entities
+
+        entity = {"params": entities.Param, "metrics": entities.Metric, "tags": entities.RunTag}[kind]
+        self._client.log_batch(run_id, **{kind: [entity(*row) for row in rows]})
+
     def log_artifact(self, run_id: str, path: str) -> None:
-        """Attach a file to a run."""
-        self._client.log_artifact(run_id, path)
+        """Attach a file, or the content of a folder below its name, to a run."""
+        if Path(path).is_dir():
+            self._client.log_artifacts(run_id, path, artifact_path=Path(path).name)
+        else:
+            self._client.log_artifact(run_id, path)
 
     def metric_names(self, run_id: str) -> list[str]:
         """What a run has logged."""

@@ -70,7 +70,6 @@ class Store:
         attempt left is wiped unless ``keep_partial``.
         """
         folder = self._work / key
-        folder.mkdir(exist_ok=True)
         lock = os.open(self._work / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:

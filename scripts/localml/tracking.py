@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localml.errors import RunError
+from localml.tracking_socket import TrackingSocket
 
 
 class Tracker:
@@ -24,6 +25,7 @@ class Tracker:
         self._experiment_id = self._parent_id = ""
         self._opened: Future | None = None
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._socket: TrackingSocket | None = None
         self._writer = subprocess.Popen(
             [sys.executable, "-m", "localml.mlflow_writer", self.uri],
             stdin=subprocess.PIPE,
@@ -39,6 +41,8 @@ class Tracker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._socket:
+            self._socket.close()
         self._calls.shutdown(cancel_futures=True)
         self._writer.stdin.close()
         if self._opened is None:
@@ -69,6 +73,9 @@ class Tracker:
             self._parent_id = self._create(self._job_name, tags)
 
         self._opened = self._calls.submit(opened)
+        self._socket = TrackingSocket(
+            lambda *call, **arguments: self._calls.submit(self._ask, *call, **arguments).result()
+        )
 
     def start_step(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
         """Open a child run of the job's run, or of ``parent``, and return its id."""
@@ -120,13 +127,14 @@ class Tracker:
     def environment(self, run_id: str) -> dict[str, str]:
         """The variables by which a step finds the run that is open for it, as Azure ML sets them.
 
-        In a local workspace its steps talk to a server, which offers what Azure ML's does (LOCALML_TRACKING_SERVER).
+        What it logs it hands to this process (LOCALML_TRACKING); in a local workspace it talks to a server instead,
+        which offers what Azure ML's does (LOCALML_TRACKING_SERVER).
         """
         server = os.environ.get("LOCALML_TRACKING_SERVER")
         by_server = {"MLFLOW_REGISTRY_URI": self.uri, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
         return {
             "MLFLOW_TRACKING_URI": server or self.uri,
-            **(by_server if server else {}),
+            **(by_server if server else {"LOCALML_TRACKING": self._socket.address}),
             "MLFLOW_RUN_ID": run_id,
             "MLFLOW_EXPERIMENT_ID": self._experiment_id,
             "MLFLOW_EXPERIMENT_NAME": self._experiment,

@@ -1,6 +1,11 @@
 """Logging to a real MLflow store in SQLite, on a run that somebody else has opened; and without one."""
 
 import http.server
+import os
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -9,15 +14,18 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from localml.mlflow_writer import Writer
+from localml.tracking_socket import TrackingSocket
 from slmkit import tracking
+from slmkit.tracking_clients import TrackingError
 
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "AZUREML_RUN_ID", "RANK"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "AZUREML_RUN_ID", "RANK", "LOCALML_TRACKING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tracking, "_resume_at", 0.0)
-    tracking._client.cache_clear()
+    tracking._writer.cache_clear()
     tracking._say_once.cache_clear()
 
 
@@ -29,13 +37,18 @@ def store(tmp_path_factory):
     return uri, client, client.create_experiment("any", artifact_location=(folder / "artifacts").as_uri())
 
 
-@pytest.fixture
-def run(store, monkeypatch):
+@pytest.fixture(params=["by mlflow", "by the runner"])
+def run(store, monkeypatch, request):
     """Opens a run, names it in the environment, and gives back what stands in it."""
     uri, client, experiment = store
     run_id = client.create_run(experiment).info.run_id
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    if request.param == "by the runner":
+        writer = Writer(uri)
+        sockets = TrackingSocket(lambda call, **arguments: getattr(writer, call)(**arguments))
+        request.addfinalizer(sockets.close)
+        monkeypatch.setenv("LOCALML_TRACKING", sockets.address)
     return lambda: client.get_run(run_id)
 
 
@@ -150,15 +163,16 @@ def test_no_run_is_said_once(monkeypatch, capsys, tmp_path, variables):
 def test_a_refused_value_is_a_warning_and_the_rest_is_logged(run, monkeypatch, capsys):
     """A component that was preempted and starts again cannot change what its run says already."""
     tracking.log_params({"seed": 1})
-    client = tracking._client()
-    monkeypatch.setattr(tracking, "_client", lambda: (time.sleep(0.5), client)[1])  # as when MLflow is first imported
+    writer = tracking._writer()
+    monkeypatch.setattr(tracking, "_writer", lambda: (time.sleep(0.5), writer)[1])  # as when MLflow is first imported
     for _ in range(2):
         tracking.log_params({"seed": 2})
         assert tracking._resume_at - time.monotonic() < 4, "the import does not count"
         while time.monotonic() < tracking._resume_at:
             time.sleep(0.01)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("tracking: not everything is logged, the step goes on: MlflowException: Changing param")
+    assert line.startswith("tracking: not everything is logged, the step goes on: ")
+    assert "Changing param" in line
     tracking.log_metrics({"a": 1})
     assert (run().data.params, run().data.metrics) == ({"seed": "1"}, {"a": 1.0})
 
@@ -169,6 +183,57 @@ def test_a_run_that_is_not_there_is_a_warning(run, monkeypatch, capsys, tmp_path
     (line,) = capsys.readouterr().err.splitlines()
     assert "not everything is logged" in line
     assert "0" * 32 in line
+
+
+def test_a_step_of_the_runner_does_not_load_mlflow(tmp_path):
+    """That takes two seconds of each step."""
+    asked = []
+    sockets = TrackingSocket(lambda *call, **arguments: asked.append((*call, arguments)))
+    code = (
+        "import sys\nfrom slmkit import tracking\ntracking.set_tags({'a': 'ü\u2028'})\nprint('mlflow' in sys.modules)"
+    )
+    shared = Path(tracking.__file__).parents[1]
+    ours = {"PYTHONPATH": str(shared), "MLFLOW_TRACKING_URI": "sqlite:///absent", "MLFLOW_RUN_ID": "r"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **ours, "LOCALML_TRACKING": sockets.address},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+    finally:
+        sockets.close()
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert asked == [("log_rows", {"run_id": "r", "kind": "tags", "rows": [["a", "ü\u2028"]]})]
+    assert not Path(sockets.address).parent.exists()
+
+
+def test_a_runner_that_has_ended_is_a_warning(monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///absent")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "r")
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as nobody:
+        nobody.bind(f"{folder}/tracking")
+        monkeypatch.setenv("LOCALML_TRACKING", f"{folder}/tracking")
+        tracking.log_metrics({"a": 1})
+    assert "not everything is logged, the step goes on: ConnectionRefusedError" in capsys.readouterr().err
+
+
+def test_a_step_asks_the_runner_for_nothing_else():
+    sockets = TrackingSocket(lambda *_, **__: pytest.fail("asked"))
+    writer = tracking.RunnerWriter(sockets.address)
+    try:
+        with pytest.raises(TrackingError, match="end_run is none of log_rows, log_artifact"):
+            writer._ask("end_run", run_id="r", status="FINISHED")
+    finally:
+        sockets.close()
+
+
+def test_a_step_that_is_repeated_by_hand_logs_by_mlflow(run, monkeypatch):
+    monkeypatch.setenv("LOCALML_TRACKING", "/absent/tracking")
+    tracking.log_metrics({"a": 1})
+    assert run().data.metrics == {"a": 1.0}
 
 
 @pytest.fixture

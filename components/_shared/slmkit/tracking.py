@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from slmkit.tracking_clients import MlflowWriter, Row, RunnerWriter
 
+Writer = MlflowWriter | RunnerWriter
 MAX_PARAM_LENGTH = 500  # of a value, in Azure ML
 MAX_BATCH = 100  # parameters or tags a request, in MLflow
 REST_FACTOR = 10
@@ -47,28 +47,18 @@ def set_tags(tags: Mapping[str, str]) -> None:
 
 def log_artifact(path: Path) -> None:
     """Attach a file, or the content of a folder, to the open run."""
-
-    def send(client: "MlflowClient", run_id: str) -> None:
-        if path.is_dir():
-            client.log_artifacts(run_id, str(path), artifact_path=path.name)
-        else:
-            client.log_artifact(run_id, str(path))
-
-    _attempt(send)
+    _attempt(lambda writer, run_id: writer.log_artifact(run_id, path))
 
 
-def _log_batches(kind: str, rows: list[tuple[Any, ...]]) -> None:
-    def send(client: "MlflowClient", run_id: str) -> None:
-        from mlflow import entities
-
-        entity = {"params": entities.Param, "metrics": entities.Metric, "tags": entities.RunTag}[kind]
+def _log_batches(kind: str, rows: list[Row]) -> None:
+    def send(writer: Writer, run_id: str) -> None:
         for start in range(0, len(rows), MAX_BATCH):
-            client.log_batch(run_id, **{kind: [entity(*row) for row in rows[start : start + MAX_BATCH]]})
+            writer.log_rows(run_id, kind, rows[start : start + MAX_BATCH])
 
     _attempt(send)
 
 
-def _attempt(send: "Callable[[MlflowClient, str], None]") -> None:
+def _attempt(send: Callable[[Writer, str], None]) -> None:
     global _resume_at
     if os.environ.get("RANK", "0") != "0":
         return
@@ -80,9 +70,9 @@ def _attempt(send: "Callable[[MlflowClient, str], None]") -> None:
     if started < _resume_at:
         return
     try:
-        client = _client()
+        writer = _writer()
         started = time.monotonic()  # the import is no sign of a slow server
-        send(client, run_id)
+        send(writer, run_id)
     except Exception as error:  # whatever a store or its plugin raises
         ended = time.monotonic()
         _resume_at = ended + REST_FACTOR * (ended - started)
@@ -90,11 +80,9 @@ def _attempt(send: "Callable[[MlflowClient, str], None]") -> None:
 
 
 @functools.cache
-def _client() -> "MlflowClient":
-    # The client, not the fluent API: that one would end the run, which belongs to whoever opened it.
-    from mlflow import MlflowClient
-
-    return MlflowClient()
+def _writer() -> Writer:
+    address = os.environ.get("LOCALML_TRACKING")
+    return RunnerWriter(address) if address and Path(address).exists() else MlflowWriter()
 
 
 @functools.cache
