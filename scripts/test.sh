@@ -5,9 +5,9 @@ cd "$(dirname "$0")/.."
 ./scripts/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
-.venv/bin/python scripts/compile.py --check
 .venv/bin/python scripts/catalogue.py --check
 .venv/bin/python scripts/lint.py
-# As many tests side by side as there are cores, so one thread each; the tests of a file share what it sets up.
+# One process more than there are cores, since some tests wait, so one thread each. The tests of a file share what it sets
+# up; the longest come first.
 export OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest --numprocesses $(($(nproc) + 1)) --dist loadfile --no-loadscope-reorder "$@"
