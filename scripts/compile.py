@@ -210,9 +210,14 @@ def _with_booleans(inputs: dict[str, Any], ports: dict[str, Any]) -> dict[str, A
 
 
 def _typed(spec: dict[str, Any]) -> dict[str, Any]:
-    """A port with its numbers as numbers: azure-ai-ml writes those of a pipeline component as text."""
+    """A port of a pipeline component with its numbers as numbers, which azure-ai-ml writes as text.
+
+    One that is required says so: else azure-ai-ml 1.35 sends it as optional where its last reader can do without, and
+    then refuses what it has sent.
+    """
     parse = {"integer": int, "number": float, "boolean": lambda text: text == "True"}.get(spec["type"], str)
-    return {key: parse(value) if key in ("default", "min", "max") else value for key, value in spec.items()}
+    typed = {key: parse(value) if key in ("default", "min", "max") else value for key, value in spec.items()}
+    return typed if "default" in spec else typed | {"optional": spec.get("optional", False)}
 
 
 def _step(path: Path, content: dict[str, Any], key: str, name: str) -> dict[str, Any]:

@@ -38,6 +38,10 @@ def test_azure_ai_ml_takes_the_pipeline_component(component):
     assert loaded.name == component.stem
     result = loaded._validate()
     assert result.passed, result.error_messages
+    declared = yaml.safe_load(component.read_text(encoding="utf-8"))["inputs"]
+    sent = loaded._to_rest_object().properties.component_spec["inputs"]  # azure-ai-ml may take a port for optional
+    optional = {port for port, spec in declared.items() if spec.get("optional")}
+    assert {port for port, spec in sent.items() if spec.get("optional")} == optional
 
 
 @pytest.mark.parametrize("job", JOBS, **by_name)
@@ -215,7 +219,7 @@ def test_the_files_that_a_preset_gives(toy):
     }
     component = yaml.safe_load(files[compiler.PIPELINES / "components" / "inner_toy.yml"])
     assert component["inputs"] == {
-        "word": {"type": "string"},
+        "word": {"type": "string", "optional": False},
         "rate": {"type": "number", "default": 0.25, "min": 0.0, "max": 1.0},
     }
     assert component["jobs"]["once"]["component"] == "../../components/say/component.yml"

@@ -51,7 +51,7 @@ def jobs(store, tmp_path) -> Jobs:
 @pytest.fixture
 def files(store, tmp_path) -> JobFiles:
     blobs = SimpleNamespace(download=lambda container, path, target: (container, path, target.relative_to(tmp_path)))
-    return JobFiles(store, blobs, tmp_path, tmp_path / "snapshots")
+    return JobFiles(store, blobs, tmp_path, tmp_path)
 
 
 def add(store: ResourceStore, resource_id: str, **properties) -> str:
@@ -80,6 +80,15 @@ def test_data_come_from_the_store_that_is_named(store, files):
         files.local_data(read("raw_data"))
     with pytest.raises(RunError, match="leads out"):
         files.local_data("azureml://datastores/workspaceblobstore/paths/../../../a.txt")
+
+
+def test_what_the_endpoints_of_this_machine_collect_is_found(files, tmp_path):
+    """They write files, as those of local runs do, where Azure ML's data collector writes blobs."""
+    folder = tmp_path / "datastores" / "workspaceblobstore" / "modelDataCollector" / "e"
+    folder.mkdir(parents=True)
+    assert files.local_data("azureml://datastores/workspaceblobstore/paths/modelDataCollector/e/") == folder
+    with pytest.raises(RunError, match="leads out"):
+        files.local_data("azureml://datastores/workspaceblobstore/paths/../workspaceblobstore/modelDataCollector/../a")
 
 
 def test_data_and_models_of_registries_are_inputs(store, files):

@@ -186,7 +186,7 @@ class OnlineEndpoints:
 
     def _served(self, folder: Path, properties: dict[str, Any], sku: dict[str, Any], tags: dict[str, str]) -> Any:
         """The deployment in the form of the host, its model and code brought from the blobs."""
-        files = JobFiles(self._store, self._blobs, folder, self._root / "workspace" / "snapshots")
+        files = JobFiles(self._store, self._blobs, folder, self._root)
         model, code = properties.get("model"), properties.get("codeConfiguration")
         if not model:
             raise invalid("A deployment without a model is not served here.")

@@ -20,10 +20,11 @@ _JOB_SCHEMA = "https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.js
 
 
 class JobFiles:
-    """Writes below ``folder`` what one job needs; code snapshots are shared by all jobs in ``snapshots``."""
+    """Writes below ``folder`` what one job needs; code snapshots are shared by all jobs of the workspace at ``root``."""
 
-    def __init__(self, store: ResourceStore, blobs: Blobs, folder: Path, snapshots: Path) -> None:
-        self._store, self._blobs, self._folder, self._snapshots = store, blobs, folder, snapshots
+    def __init__(self, store: ResourceStore, blobs: Blobs, folder: Path, root: Path) -> None:
+        self._store, self._blobs, self._folder = store, blobs, folder
+        self._snapshots, self._datastores = root / "workspace" / "snapshots", root / "datastores"
 
     def write(self, resource: dict[str, Any]) -> Path:
         """The job file of a pipeline job, with everything that it names on this machine."""
@@ -64,6 +65,9 @@ class JobFiles:
         if found := _DATASTORE.fullmatch(path):
             if found["store"] not in CONTAINERS:
                 raise RunError(f"{path}: what is in datastore {found['store']} is not on this machine; upload it")
+            collected = self._datastores / found["store"] / found["path"].strip("/")
+            if ".." not in collected.parts and collected.exists():  # by the endpoints of this machine, which write files
+                return collected
             return self._download(CONTAINERS[found["store"]], found["path"].strip("/"))
         if found := _BLOB.fullmatch(path):  # what a registry has
             return self._download(found["container"], found["path"].strip("/"))
