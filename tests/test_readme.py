@@ -12,6 +12,8 @@ import run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OUTPUTS = ("endpoint", "eval-items", "decision", "comparison", "privacy-decision", "canaries")
+OUTPUTS += ("monitor-window", "monitor-history")  # of earlier jobs
 COMMANDS = [
     shlex.split(line, comments=True)
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -56,9 +58,12 @@ def test_the_values_that_are_set_exist(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "my" / "benchmarks" / "gsm8k-test.jsonl").write_text("{}\n")
     (tmp_path / "chats.jsonl").write_text("{}\n")
     (tmp_path / "assets.yml").write_text(
-        "azureml:my-chats:1: chats.jsonl\nazureml:slm-demo-endpoint@latest: chats.jsonl\n"
-        "azureml:slm-demo-eval-items@latest: chats.jsonl\n"
+        "azureml:my-chats:1: chats.jsonl\n"
+        "azureml:slm-demo@latest: my\n"
+        "azureml://datastores/workspaceblobstore/paths/modelDataCollector/slm-demo-endpoint: my\n"
         "azureml://registries/azureml/models/Phi-4-mini-instruct/versions/1: my\n"
+        + "".join(f"azureml:slm-demo-{output}@latest: chats.jsonl\n" for output in OUTPUTS)
+        + "azureml:slm-demo-baseline@latest: my\n"
     )
     job = "pipelines/jobs/demo.yml" if command[0].startswith("./") else command[command.index("-f") + 1]
     flags = command[command.index("--set") :]
