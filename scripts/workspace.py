@@ -81,7 +81,8 @@ def up(args: argparse.Namespace) -> None:
         if b"ready: " in log.read_bytes():
             print(f"workspace {settings.WORKSPACE}: {settings.read(args.root).url}")
             flags = "" if args.root == Path(".local") else f"--root {shlex.quote(str(args.root))} "
-            print(f'so that azure-ai-ml finds it: eval "$(python scripts/workspace.py {flags}env)"')
+            python = shlex.quote(sys.executable)
+            print(f'so that azure-ai-ml finds it: eval "$({python} scripts/workspace.py {flags}env)"')
             return
         time.sleep(0.1)
     process.kill()
