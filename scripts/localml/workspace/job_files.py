@@ -20,7 +20,7 @@ _JOB_SCHEMA = "https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.js
 
 
 class JobFiles:
-    """Writes below ``folder`` what one job needs; code snapshots are shared by all jobs of the workspace at ``root``."""
+    """Writes below ``folder`` what one job needs; code snapshots are shared by all jobs of the root."""
 
     def __init__(self, store: ResourceStore, blobs: Blobs, folder: Path, root: Path) -> None:
         self._store, self._blobs, self._folder = store, blobs, folder
@@ -66,7 +66,7 @@ class JobFiles:
             if found["store"] not in CONTAINERS:
                 raise RunError(f"{path}: what is in datastore {found['store']} is not on this machine; upload it")
             collected = self._datastores / found["store"] / found["path"].strip("/")
-            if ".." not in collected.parts and collected.exists():  # by the endpoints of this machine, which write files
+            if ".." not in collected.parts and collected.exists():  # by this machine's endpoints, which write files
                 return collected
             return self._download(CONTAINERS[found["store"]], found["path"].strip("/"))
         if found := _BLOB.fullmatch(path):  # what a registry has
