@@ -1,6 +1,7 @@
 """What the ports of a step are bound to, and the check that a value suits its port."""
 
 import dataclasses
+import math
 from typing import Any
 
 from localml.errors import RunError
@@ -57,6 +58,8 @@ def checked(where: str, port: Any, binding: Binding) -> Binding:
     expected = _TYPES[port.type]
     if not isinstance(value, expected) or (isinstance(value, bool) and port.type != "boolean"):
         raise RunError(f"{where}: {binding.value!r} is not of type {port.type}")
+    if port.type == "number" and not math.isfinite(value):
+        raise RunError(f"{where}: {value} is no finite number")
     if port.min is not None and value < float(port.min):
         raise RunError(f"{where}: {value} is below the minimum {port.min}")
     if port.max is not None and value > float(port.max):

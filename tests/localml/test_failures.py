@@ -98,7 +98,13 @@ def test_a_cycle(toys):
 
 
 @pytest.mark.parametrize(
-    ("value", "found"), [(-1, "below the minimum 0"), (2, "above the maximum 1"), ("fast", "not of type number")]
+    ("value", "found"),
+    [
+        (-1, "below the minimum 0"),
+        (2, "above the maximum 1"),
+        ("fast", "not of type number"),
+        ("nan", "nan is no finite number"),  # which is within any bounds
+    ],
 )
 def test_a_value_out_of_bounds_is_found_before_anything_runs(toys, value, found):
     train = toys.component("train", "pass", {"rate": RATE})
