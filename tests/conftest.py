@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
+from slmkit import tracking
 from tests.chat_endpoint import Endpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests first, so that no process is left alone with one of them at the end."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "pipelines" not in item.path.parts))
+
+
+@pytest.fixture(autouse=True)
+def tracking_does_not_rest(monkeypatch) -> None:
+    """Whatever a test before this one in the same process failed to log."""
+    monkeypatch.setattr(tracking, "_resume_at", 0.0)
 
 
 @pytest.fixture(scope="session")

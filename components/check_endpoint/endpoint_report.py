@@ -15,6 +15,7 @@ MEANING = {
     "unicode_ja": "Japanese goes in and comes out whole.",
     "unicode_ko": "Korean goes in and comes out whole.",
     "malformed_body": "What is no chat is refused with 4xx, and the endpoint goes on.",
+    "adapters": "Each LoRA adapter answers by its name, and a name that is none's is refused.",
     "concurrency": "Several clients at a time are all answered.",
     "latency": "The slowest twentieth of the answers is fast enough.",
 }

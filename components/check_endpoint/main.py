@@ -36,7 +36,9 @@ def run(args: Args) -> dict[str, float]:
     endpoint = endpoint_access.read_deployed(args.endpoint)
     signed_in = endpoint_access.sign_in(endpoint.scoring_uri, endpoint.auth)
     result = smoke_test.run(
-        smoke_test.Target(endpoint.scoring_uri, signed_in.headers if signed_in else {}, endpoint.model),
+        smoke_test.Target(
+            endpoint.scoring_uri, signed_in.headers if signed_in else {}, endpoint.model, endpoint.adapters
+        ),
         args.num_requests,
         args.concurrency,
         args.timeout_seconds,

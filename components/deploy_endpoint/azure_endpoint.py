@@ -175,7 +175,7 @@ class AzureEndpoint:
                 token = self._credential.get_token(TOKEN_SCOPE).token  # which the credential caches and renews
             return {"Authorization": f"Bearer {token}", "azureml-model-deployment": name}
 
-        return Address(self._scoring_uri(), headers, self._spec.served_model_name)
+        return Address(self._scoring_uri(), headers, self._spec.served_model_name, self._spec.adapters)
 
     def _scoring_uri(self) -> str:
         return urlunsplit((*urlsplit(self._found.scoring_uri)[:2], self._spec.scoring_path, "", ""))

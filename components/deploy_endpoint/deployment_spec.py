@@ -79,6 +79,11 @@ class DeploymentSpec:
         """Whether the model is a folder base/ with LoRA adapters beside it."""
         return "multi-lora" in self.name
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names by which a request picks one of the model's LoRA adapters."""
+        return tuple(sorted(path.name for path in (self.model / "adapters").iterdir())) if self.takes_adapters else ()
+
     def check_model(self) -> None:
         """A folder that no server could load is refused before anything is asked of a service."""
         has_adapters = (self.model / "base").is_dir() and (self.model / "adapters").is_dir()

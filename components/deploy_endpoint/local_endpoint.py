@@ -101,7 +101,8 @@ class LocalEndpoint:
             self._call("DELETE", f"/deployments/{name}")
 
     def address(self, name: str) -> Address:
-        return Address(self._scoring_uri, lambda: {"azureml-model-deployment": name}, self._spec.served_model_name)
+        headers = {"azureml-model-deployment": name}
+        return Address(self._scoring_uri, lambda: headers, self._spec.served_model_name, self._spec.adapters)
 
     def _deployment(self, name: str) -> dict[str, Any]:
         return self._call("GET", f"/deployments/{name}")

@@ -195,6 +195,7 @@ def write(args: Args, spec: DeploymentSpec, plan: Plan, target: Target, record: 
         "scoring_uri": record.endpoint.scoring_uri,
         "deployment": serving,
         "model": spec.served_model_name,
+        "adapters": list(spec.adapters) if is_out else [],
         "model_sha256": tags.get("model_sha256"),
         "collected_traffic": target.traffic_folder if COLLECTS_TAG in tags else None,
         "auth": target.auth,

@@ -14,7 +14,7 @@ def smoke_test(address: Address) -> tuple[bool, str, Any]:
     """Whether it passed, what to say of it, and the whole result."""
     from endpoint_checks import smoke_test
 
-    result = smoke_test.run(smoke_test.Target(address.url, address.headers, address.model))
+    result = smoke_test.run(smoke_test.Target(address.url, address.headers, address.model, address.adapters))
     failed = [check for check in result.checks if not check.passed]
     p50, p95 = (f"{value:.2f} s" if value is not None else "none" for value in (result.p50_seconds, result.p95_seconds))
     said = f"{result.num_requests} requests, {result.num_failed} failed, p50 {p50}, p95 {p95}"

@@ -84,6 +84,7 @@ class Address:
     url: str
     headers: Callable[[], dict[str, str]]
     model: str
+    adapters: tuple[str, ...] = ()  # other names that it answers to
 
 
 class Target(Protocol):

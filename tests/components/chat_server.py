@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 TEXT = "返品は三十日以内です🌊"
+MODELS = ("m", "store", "billing")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -26,6 +27,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(424, {"error": "model error"}, {"ms-azureml-model-error-statuscode": self.fault[-3:]})
         elif not is_right:
             self.answer(500 if self.fault == "5xx" else 422, {"detail": "not the chat form"})
+        elif body["model"] not in MODELS and self.fault != "any name":
+            self.answer(404, {"error": {"message": f"no model {body['model']}"}})
         elif self.fault == "401":
             self.answer(401, {"error": {"message": "no valid token"}})
         elif self.fault == "busy" and body["max_tokens"] == 16:
@@ -33,9 +36,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif body.get("stream"):
             self.stream()
         else:
-            self.whole(raw, content)
+            self.whole(raw, content, "m" if self.fault == "the base answers" else body["model"])
 
-    def whole(self, raw: bytes, content: str) -> None:
+    def whole(self, raw: bytes, content: str, model: str) -> None:
         text = TEXT.replace("三", "�") if self.fault == "broken character" else self.text()
         if self.fault == "reads escapes otherwise" and rb"\u" in raw:
             text = "?"
@@ -44,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         total = 99 if self.fault == "wrong sum" else num_tokens + 4
         usage = {"prompt_tokens": num_tokens, "completion_tokens": 4, "total_tokens": total}
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        answer = {"id": "1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
         self.answer(200, answer | ({} if self.fault == "no usage" else {"usage": usage}))
 
     def stream(self) -> None:

@@ -49,6 +49,8 @@ def test_a_failed_check_is_exit_code_7_and_one_line(run_component, tmp_path):
         ('{"scoring_uri": "https://x.azure.com/score", "model": "m", "auth": "key"}', "auth is 'key'"),
         ('{"scoring_uri": "https://x.azure.com/score", "model": "m", "auth": []}', "auth is '\\[\\]'"),
         ('{"scoring_uri": "https://x.azure.com/score", "model": "m", "auth": "none", "name": 1}', "name is not a text"),
+        ('{"scoring_uri": "https://x/score", "model": "m", "auth": "none", "adapters": "a"}', "adapters is not a list"),
+        ('{"scoring_uri": "https://x/score", "model": "m", "auth": "none", "adapters": [1]}', "adapters is not a list"),
         ('{"scoring_uri": "http://x.azure.com/score", "model": "m", "auth": "aad_token"}', "over https only"),
     ],
 )

@@ -306,6 +306,7 @@ def test_a_life_of_an_endpoint(local, host, flags, tmp_path):
         "scoring_uri": found["scoring_uri"],
         "deployment": "blue",
         "model": "slm",
+        "adapters": [],
         "model_sha256": lineage.sha256(flags["model"]),
         "collected_traffic": None,
         "auth": "none",

@@ -14,9 +14,9 @@ from tests.components import chat_server
 NAMES = ["chat_schema", "streaming", "unicode_ja", "unicode_ko", "malformed_body", "concurrency"]
 
 
-def check(url: str, headers=(), **limits) -> tuple[smoke_test.Result, dict[str, str]]:
+def check(url: str, headers=(), adapters=(), **limits) -> tuple[smoke_test.Result, dict[str, str]]:
     """The result, and the details of the failed checks."""
-    target = smoke_test.Target(url, headers if callable(headers) else dict(headers), "m")
+    target = smoke_test.Target(url, headers if callable(headers) else dict(headers), "m", adapters)
     result = smoke_test.run(target, num_requests=6, concurrency=3, **{"timeout_seconds": 10, **limits})
     return result, {check.name: check.detail for check in result.checks if not check.passed}
 
@@ -60,6 +60,30 @@ def test_a_fault_fails_its_check(fault, names, said):
         result, failed = check(url)
     assert list(failed) == names
     assert re.search(said, failed[names[0]])
+    assert not result.passed
+
+
+def test_each_adapter_is_asked_by_its_name():
+    with chat_server.running() as (url, _):
+        result, failed = check(url, adapters=("store", "billing"))
+    assert failed == {}
+    assert [check.name for check in result.checks] == [*NAMES[:-1], "adapters", NAMES[-1]]
+    assert result.checks[-2].detail == "2 of 2 answer by their names; no-such-adapter is refused with 404"
+
+
+@pytest.mark.parametrize(
+    ("fault", "adapters", "said"),
+    [
+        ("", ("store", "returns"), "returns: status 404: .*no model returns"),
+        ("the base answers", ("store",), "store: asked for it, 'm' answered"),
+        ("any name", ("store",), "no-such-adapter, which is none of them: expected a status of 4xx, got 200"),
+    ],
+)
+def test_an_adapter_that_does_not_answer_fails_the_check(fault, adapters, said):
+    with chat_server.running(fault) as (url, _):
+        result, failed = check(url, adapters=adapters)
+    assert list(failed) == ["adapters"]
+    assert re.search(said, failed["adapters"])
     assert not result.passed
 
 

@@ -51,6 +51,10 @@ def test_promoted_adapters_answer_by_their_names_at_one_endpoint(small_model, tm
 
     endpoint = json.loads(outcome.outputs["endpoint"].read_text(encoding="utf-8"))
     assert (endpoint["state"], endpoint["traffic"]) == ("rolled_out", {"blue": 100})
+    assert endpoint["adapters"] == ["billing", "store"]
+    result = json.loads((outcome.outputs["check_report"] / "result.json").read_text(encoding="utf-8"))
+    [check] = [check for check in result["checks"] if check["name"] == "adapters"]
+    assert check["detail"] == "2 of 2 answer by their names; no-such-adapter is refused with 404"
     manifest = json.loads(outcome.outputs["manifest"].read_text(encoding="utf-8"))
     assert list(manifest["adapters"]) == ["store", "billing"]
     assert "### billing: promote, tuned against base" in outcome.outputs["model_card"].read_text(encoding="utf-8")

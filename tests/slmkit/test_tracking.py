@@ -24,8 +24,6 @@ from slmkit.tracking_clients import TrackingError
 def nothing_said_yet(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "AZUREML_RUN_ID", "RANK", "LOCALML_TRACKING"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tracking, "_resume_at", 0.0)
-    tracking._writer.cache_clear()
     tracking._say_once.cache_clear()
 
 
@@ -64,6 +62,16 @@ def test_parameters(run):
         "seed": "None",
         "note": "한" * 500,  # Azure ML keeps no more
     }
+
+
+def test_another_server_for_another_run(store, tmp_path, monkeypatch):
+    """One process, many runs: a service, or tests."""
+    for client in (store[1], MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")):
+        run_id = client.create_run("0").info.run_id
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        tracking.log_params({"seed": 1})
+        assert client.get_run(run_id).data.params == {"seed": "1"}
 
 
 def test_more_than_a_request_may_hold(run, monkeypatch):

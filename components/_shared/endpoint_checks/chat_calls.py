@@ -90,10 +90,14 @@ class Calls:
         headers: Headers | Callable[[], Headers | Awaitable[Headers]],
         model: str | None,
     ) -> None:
-        self._client, self._url, self._headers, self._model = client, url, headers, model
+        self._client, self._url, self._headers, self.model = client, url, headers, model
+
+    def of(self, model: str) -> "Calls":
+        """The same endpoint, asked for another model."""
+        return Calls(self._client, self._url, self._headers, model)
 
     def body(self, question: str, max_tokens: int, **more: Any) -> dict[str, Any]:
-        model = {"model": self._model} if self._model else {}
+        model = {"model": self.model} if self.model else {}
         chat = {"messages": [{"role": "user", "content": question}], "max_tokens": max_tokens, "temperature": 0}
         return model | chat | more
 

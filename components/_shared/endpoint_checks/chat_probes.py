@@ -1,6 +1,9 @@
 """The checks of a chat endpoint: each returns what it saw, or raises a CheckError that says what was wrong."""
 
 import json
+from collections.abc import Sequence
+
+import httpx
 
 from endpoint_checks.chat_calls import Calls, CheckError, Streamed, shown
 
@@ -12,6 +15,7 @@ BEYOND_16_BITS = "🌊"  # two escapes in JSON, four bytes in UTF-8
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_TOKENS = 48
 MAX_STRAY_FRACTION = 0.1  # of the characters; an endpoint that breaks them breaks nearly all of Japanese and Korean
+NO_ADAPTER = "no-such-adapter"
 HUGE_BYTES = 10 * 2**20
 MODEL_STATUS = "ms-azureml-model-error-statuscode"  # what the model answered where Azure ML says 424, model error
 
@@ -94,12 +98,31 @@ async def _unicode(calls: Calls, question: str) -> str:
     return f"{read}; {broken} in {len(texts[0])} characters, and in {len(texts[1])} streamed"
 
 
+async def adapters(calls: Calls, names: Sequence[str]) -> str:
+    """Each name answers as itself; were a name that nobody has answered too, the base might answer for all of them."""
+    for name in names:
+        try:
+            found = await calls.of(name).ask(ENGLISH, MAX_TOKENS)
+        except CheckError as failure:
+            raise CheckError(f"{name}: {failure}") from None
+        if found.model != name:
+            raise CheckError(f"{name}: asked for it, {shown(found.model)!r} answered")
+    answer = await calls.of(NO_ADAPTER).post(json.dumps(calls.of(NO_ADAPTER).body(ENGLISH, 1)).encode())
+    if not 400 <= status_of(answer) < 500:
+        raise CheckError(f"{NO_ADAPTER}, which is none of them: expected a status of 4xx, got {status_of(answer)}")
+    return f"{len(names)} of {len(names)} answer by their names; {NO_ADAPTER} is refused with {status_of(answer)}"
+
+
+def status_of(answer: httpx.Response) -> int:
+    """The model's own, where Azure ML says 424 for it."""
+    return int(answer.headers.get(MODEL_STATUS, answer.status_code))
+
+
 async def malformed_body(calls: Calls) -> str:
     """Refused with 4xx, and the endpoint goes on answering."""
     seen = {}
     for name, content in malformed_bodies(calls).items():
-        answer = await calls.post(content)
-        status = int(answer.headers.get(MODEL_STATUS, answer.status_code))
+        status = status_of(await calls.post(content))
         if not 400 <= status < 500:
             raise CheckError(f"{name}: expected a status of 4xx, got {status}")
         seen[name] = status

@@ -1,6 +1,7 @@
 """Before anyone relies on a chat endpoint: what it answers, how it streams, what it refuses, and how fast it is."""
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,11 +18,15 @@ MAX_TOKENS = 16  # of each answer in the load
 
 @dataclass(frozen=True)
 class Target:
-    """``url`` takes the chat form; ``headers`` may be a function, asked before each request: tokens expire."""
+    """``url`` takes the chat form; ``headers`` may be a function, asked before each request: tokens expire.
+
+    ``adapters`` are other names that the endpoint answers to, each of which is asked.
+    """
 
     url: str
     headers: Mapping[str, str] | Callable[[], Headers | Awaitable[Headers]] = field(default_factory=dict, repr=False)
     model: str | None = None
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ async def _run(
         "unicode_ko": chat_probes.unicode_ko,
         "malformed_body": chat_probes.malformed_body,
     }
+    if target.adapters:
+        probes["adapters"] = functools.partial(chat_probes.adapters, names=target.adapters)
     checks = []
     options = {"timeout": timeout_seconds, "trust_env": not on_this_machine(httpx.URL(target.url))}  # where no proxy is
     # A server may close the connection of a request that it refused, which is not for the next request to find.

@@ -31,6 +31,7 @@ class DeployedEndpoint:
     target: str | None = None
     deployment: str | None = None
     model_sha256: str | None = None
+    adapters: tuple[str, ...] = ()  # other names that it answers to
 
 
 def read_deployed(path: Path) -> DeployedEndpoint:
@@ -48,10 +49,15 @@ def read_deployed(path: Path) -> DeployedEndpoint:
     for name in optional:
         if not isinstance(found.get(name), str | None):
             raise UserError(f"{path}: {name} is not a text; {hint}")
+    adapters = found.get("adapters", [])
+    if not isinstance(adapters, list) or not all(isinstance(name, str) and name for name in adapters):
+        raise UserError(f"{path}: adapters is not a list of names; {hint}")
     if not isinstance(auth := found.get("auth"), str) or auth not in DEPLOYED_AUTH:
         raise UserError(f"{path}: auth is {str(auth)[:40]!r}; known are {' and '.join(DEPLOYED_AUTH)}")
     checked_url(url := found["scoring_uri"].strip())
-    return DeployedEndpoint(url, DEPLOYED_AUTH[auth], found["model"], *(found.get(name) for name in optional))
+    return DeployedEndpoint(
+        url, DEPLOYED_AUTH[auth], found["model"], *(found.get(name) for name in optional), tuple(adapters)
+    )
 
 
 class Credential(Protocol):

@@ -79,7 +79,6 @@ def _attempt(send: Callable[[Writer, str], None]) -> None:
         _say_once(f"not everything is logged, the step goes on: {type(error).__name__}: {error}")
 
 
-@functools.cache
 def _writer() -> Writer:
     address = os.environ.get("LOCALML_TRACKING")
     return RunnerWriter(address) if address and Path(address).exists() else MlflowWriter()
