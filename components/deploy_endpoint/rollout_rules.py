@@ -9,6 +9,8 @@ from slmkit.wilson_interval import wilson
 CONFIDENCE_LEVEL = 0.99  # it is looked at every second, and so gets many chances to fail by chance
 MIN_FAILURES = 3  # one lost request is an accident
 
+UNNOTICED_SECONDS = 0.1  # a rise of p95 that no reader of an answer feels, and that a busy moment makes by chance
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -52,7 +54,7 @@ def broken(green: Counts, blue: Counts, limits: Limits) -> str | None:
         return f"p95 is {green.p95_seconds:.2f} s, more than max_p95_seconds {limits.max_p95_seconds:g}"
     if blue.p95_seconds is not None and blue.num_requests >= limits.min_requests:
         most = blue.p95_seconds * (1 + limits.max_p95_increase_fraction)
-        if green.p95_seconds > most:
+        if green.p95_seconds > most and green.p95_seconds > blue.p95_seconds + UNNOTICED_SECONDS:
             return (
                 f"p95 is {green.p95_seconds:.2f} s, the old deployment's {blue.p95_seconds:.2f} s: more than "
                 f"max_p95_increase_fraction {limits.max_p95_increase_fraction:g} allows"
