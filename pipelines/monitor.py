@@ -23,6 +23,7 @@ def monitor(
     endpoint: Input(type="uri_file", description="The endpoint as written by deploy_endpoint."),
     canary_items: Input(type="uri_file", description="Canary questions of prepare_canaries; the same ones each time."),
     traffic: Input(type="uri_folder", optional=True, description="Collected requests; the endpoint's own when absent."),
+    endpoint_model: Input(type="string", optional=True, description="LoRA adapter to look at; all when absent."),
     earlier_window: Input(type="uri_file", optional=True, description="Window of the last run; this one starts there."),
     period: Input(type="uri_file", optional=True, description="Start and end of the window, where they are known."),
     baseline: Input(type="uri_folder", optional=True, description="Snapshot of the run to compare with."),
@@ -53,6 +54,7 @@ def monitor(
         traffic=traffic,
         earlier_window=earlier_window,
         period=period,
+        endpoint_model=endpoint_model,
         exclude_items=canary_items,  # the monitor's own questions are no traffic
         window_name=window_name,
         window_hours=window_hours,
@@ -61,6 +63,7 @@ def monitor(
     )
     canary_answers = generate_answers(
         deployed_endpoint=endpoint,
+        endpoint_model=endpoint_model,
         eval_items=canary_items,
         candidate="live",
         max_new_tokens=max_new_tokens,

@@ -32,9 +32,7 @@ class Answer(NamedTuple):
 
 def messages_of(data: Any, column: str | None) -> Messages:
     """The chat that a request asks to go on with; of a row of a table or another form, the text in its column."""
-    data = _parsed(data)
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
+    data = _body(data)
     if isinstance(data, str) and data.strip():
         return [{"role": "user", "content": data}]
     if not isinstance(data, dict):
@@ -45,6 +43,12 @@ def messages_of(data: Any, column: str | None) -> Messages:
     if not isinstance(asked, list) or not asked:
         raise NotAChatError(f"the request has no chat in {column or 'messages, prompt or the like'}")
     return [_message(message) for message in asked]
+
+
+def model_asked(data: Any) -> str | None:
+    """Whom a request names as the one to answer; None where it leaves that to the endpoint."""
+    data = _body(data)
+    return _text(data.get("model")) if isinstance(data, dict) else None
 
 
 def chat_of(content: dict[str, Any]) -> tuple[Messages, Answer]:
@@ -68,9 +72,7 @@ def answer_of(data: Any, status: int | None, column: str | None) -> Answer:
     known = status if _is_count(status) and 100 <= status <= 599 else None
     if isinstance(data, str) and data.lstrip().startswith(("data:", "event:", ":")):
         return _streamed(data, known or 200)
-    data = _parsed(data)
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
+    data = _body(data)
     error = _error(data)
     if error is None and known is not None and known >= 400:
         error = f"status {known}"
@@ -88,6 +90,12 @@ def answer_of(data: Any, status: int | None, column: str | None) -> Answer:
         output = _text(_column(data, column, _ANSWERED))
         return Answer(output, known or 200, **_about(data, data), error=_missing(output))
     return Answer(_text(data), known or 200, error=_missing(_text(data)))
+
+
+def _body(data: Any) -> Any:
+    """What was sent, whether the log holds it as text, as an object or as the only one of a list."""
+    data = _parsed(data)
+    return data[0] if isinstance(data, list) and len(data) == 1 else data
 
 
 def _streamed(text: str, status: int) -> Answer:

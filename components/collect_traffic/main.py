@@ -41,6 +41,7 @@ class Args:
     earlier_window: Path | None = None
     period: Path | None = None
     exclude_items: Path | None = None
+    endpoint_model: str | None = None
     settle_seconds: float = 0.0
     prompt_column: str | None = None
     output_column: str | None = None
@@ -59,7 +60,7 @@ def run(args: Args) -> dict[str, float]:
     folder = folder_of(args)
     redaction = TrafficRedaction(args.action, args.entity_types, args.regions)
     pairs = RequestPairs(window.holds)
-    found = TrafficRecords(window, now, Columns(args.prompt_column, args.output_column), excluded)
+    found = TrafficRecords(window, now, Columns(args.prompt_column, args.output_column), excluded, args.endpoint_model)
     with records.write_records(args.records) as write:
         with records.write_records(args.quarantine) as note:  # is kept where the checks below refuse the records
             refuse = Quarantine(note)
@@ -75,6 +76,7 @@ def run(args: Args) -> dict[str, float]:
             "num_duplicates": pairs.num_duplicates + found.num_duplicates,
             "num_outside": pairs.num_outside + found.num_outside,
             "num_unpaired": pairs.num_unpaired,
+            "num_other_models": found.num_other_models,
             "num_excluded": found.num_excluded,
             "num_sampled_out": found.num_sampled_out,
             "num_dropped": written["dropped"],
@@ -192,7 +194,7 @@ def why_unusable(counts: dict[str, int], pairs: RequestPairs) -> str | None:
         return f"{counts['num_unpaired']} requests without a response; switch on the collection response as well"
     if pairs.num_unmatched:
         return f"{pairs.num_unmatched} responses without a request; switch on the collection request as well"
-    if pairs.num_other and not counts["num_excluded"]:
+    if pairs.num_other and not counts["num_excluded"] + counts["num_other_models"]:
         return (
             f"{pairs.num_other} rows, all of other collections than {', '.join((*REQUESTS, *RESPONSES))}; "
             "collect the requests and responses by these names"
@@ -203,6 +205,8 @@ def why_unusable(counts: dict[str, int], pairs: RequestPairs) -> str | None:
 def why_empty(counts: dict[str, int]) -> str:
     if counts["num_dropped"]:
         return f"all {counts['num_dropped']} chats hold personal data and were dropped"
+    if counts["num_other_models"]:
+        return f"no chat with this model in the window; {counts['num_other_models']} are with others"
     if counts["num_outside"]:
         return f"no chat in the window; {counts['num_outside']} lie just outside"
     return "no chat in the window"

@@ -34,12 +34,23 @@ def chat_key(messages: Messages) -> int:
 
 
 class TrafficRecords:
-    """``excluded`` are chats, as ``chat_key`` names them, that are no traffic: those a monitor asks itself."""
+    """``excluded`` are chats, as ``chat_key`` names them, that are no traffic: those a monitor asks itself.
 
-    def __init__(self, window: Window, now: float, columns: Columns, excluded: Collection[int] = ()) -> None:
-        self._window, self._now, self._columns, self._excluded = window, now, columns, excluded
+    Of an endpoint that serves several models, ``model`` is the one that is looked at.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        now: float,
+        columns: Columns,
+        excluded: Collection[int] = (),
+        model: str | None = None,
+    ) -> None:
+        self._window, self._now, self._columns, self._excluded, self._model = window, now, columns, excluded, model
         self._answered: set[int] = set()
         self.num_outside = self.num_duplicates = self.num_not_chats = self.num_sampled_out = self.num_excluded = 0
+        self.num_other_models = 0
         self.max_clock_skew_seconds = 0.0
         self.latency_resolution_seconds: float | None = None
         self.earliest: float | None = None
@@ -58,6 +69,9 @@ class TrafficRecords:
                 except NotAChatError as error:
                     self.num_not_chats += 1
                     refuse(request.file, request.line, str(error))
+                    continue
+                if self._model and (logged_chat.model_asked(request.data) or answer.model) != self._model:
+                    self.num_other_models += 1
                     continue
                 if self._excluded and chat_key(messages) in self._excluded:
                     self.num_excluded += 1

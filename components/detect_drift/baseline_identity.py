@@ -21,6 +21,8 @@ def check(baseline: Snapshot, current: Snapshot, accept_other_baseline: bool) ->
 
 def _differences(baseline: Snapshot, current: Snapshot):
     then, now = baseline.manifest, current.manifest
+    if then.get("model") and now.get("model") and then["model"] != now["model"]:
+        yield f"{then['model']:.80} was asked for it, {now['model']:.80} now"
     if then.get("model_sha256") and now.get("model_sha256") and then["model_sha256"] != now["model_sha256"]:
         yield f"it is of the model {then['model_sha256'][:12]}, now {now['model_sha256'][:12]} answers"
     if not (baseline.canaries and current.canaries):

@@ -38,6 +38,7 @@ class Line(pydantic.BaseModel):
     action: Literal["retrain", "rollback", "alert", "none"]
     decision_id: str
     endpoint: str | None = None
+    model: str | None = None  # as requests name it
     deployment: str | None = None
     model_sha256: str | None = None
 
@@ -72,14 +73,15 @@ def read(path: Path | None) -> list[Line]:
     return lines
 
 
-def check_endpoint(past: list[Line], endpoint: str | None) -> None:
-    """Rollouts, cooldown and budget of another endpoint are none of this one; an address is no name."""
-    other = next((line.endpoint for line in reversed(past) if line.endpoint), None)
-    if other and endpoint and other != endpoint and "://" not in other + endpoint:
-        raise UserError(
-            f"the history is of the endpoint {other:.80}, this window of {endpoint:.80}; give the history of this "
-            "endpoint, or leave out earlier_history to start a new one"
-        )
+def check_endpoint(past: list[Line], endpoint: str | None, model: str | None) -> None:
+    """Rollouts, cooldown and budget of another endpoint or adapter are none of this one; an address is no name."""
+    for what, now in (("endpoint", endpoint), ("model", model)):
+        other = next((named for line in reversed(past) if (named := getattr(line, what))), None)
+        if other and now and other != now and "://" not in other + now:
+            raise UserError(
+                f"the history is of the {what} {other:.80}, this window of {now:.80}; give the history of this {what}, "
+                "or leave out earlier_history to start a new one"
+            )
 
 
 def first_look(past: list[Line], baseline_id: str) -> int:

@@ -54,7 +54,7 @@ def run(args: Args) -> dict[str, float]:
     policy = checked_files.load(policy_path, drift_settings.Policy)
     past = drift_history.read(args.earlier_history)
     current, notes = observed_window.observe(args)
-    drift_history.check_endpoint(past, current.manifest["endpoint"])
+    drift_history.check_endpoint(past, current.manifest["endpoint"], current.manifest["model"])
     notes += drift_history.overlap(past, current.manifest["window"] or {})
     window = (current.manifest["window"] or {}).get("name")
     if args.baseline:
@@ -69,7 +69,7 @@ def run(args: Args) -> dict[str, float]:
         signals = [no_data(name, drift_policy.NO_BASELINE) for name in drift_policy.SIGNALS]
 
     manifest = current.manifest
-    served = {name: manifest[name] for name in ("endpoint", "deployment", "model_sha256")}
+    served = {name: manifest[name] for name in ("endpoint", "model", "deployment", "model_sha256")}
     drift = {
         "window": manifest["window"],
         **served,
@@ -179,8 +179,8 @@ def check_finite(signal: "Signal") -> None:
 
 def decision_part(decision: dict[str, Any]) -> dict[str, Any]:
     """What the history keeps of a decision."""
-    names = ("window", "created_at", "baseline_id", "look", "action", "decision_id", "endpoint", "deployment")
-    return {name: decision[name] for name in (*names, "model_sha256")}
+    names = ("window", "created_at", "baseline_id", "look", "action", "decision_id", "endpoint", "model")
+    return {name: decision[name] for name in (*names, "deployment", "model_sha256")}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def observe(inputs: Inputs) -> tuple[Snapshot, list[str]]:
         "endpoint": endpoint.name or address(endpoint.scoring_uri or asked.get("endpoint")),
         "deployment": max(deployments, key=deployments.__getitem__, default=endpoint.deployment),
         "deployments": dict(deployments),
-        "model": endpoint.model,
+        "model": next((str(row["endpoint_model"]) for row in predictions if row.get("endpoint_model")), endpoint.model),
         "model_sha256": endpoint.model_sha256 or asked.get("model_sha256"),
         "canary_items_sha256": canary_items_sha256,
         "asked_with": asked_with,

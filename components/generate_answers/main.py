@@ -63,12 +63,13 @@ def run(args: Args) -> dict[str, float]:
         requests = [answer_sources.Request(id, item.get("messages"), args.max_new_tokens) for id, item in items.items()]
         hashes = {request.key: request_hash(source, request) for request in requests}
         asked = lineage.asked(args)
+        served = {"endpoint_model": args.endpoint_model} if args.endpoint_model else {}
         rows = earlier_rows(args, hashes, asked)
         with ResumeLog(args.predictions, [source.identity, deployed, args.candidate, vars(prices)]) as log:
             rows |= {id: row for id, row in log.done.items() if row["request_sha256"] == hashes.get(id)}
             num_known = len(rows)
             for request, answer in source.answers([request for request in requests if request.key not in rows]):
-                row = prediction(args.candidate, asked, request.key, hashes[request.key], answer)
+                row = prediction(args.candidate, asked | served, request.key, hashes[request.key], answer)
                 rows[request.key] = row
                 if "error" not in row:  # a failure is asked about again
                     log.add(request.key, row)
@@ -94,8 +95,8 @@ def at_deployed(args: Args) -> tuple[Args, list[str | None]]:
     """The arguments with the endpoint that deployed_endpoint describes, and what serves there."""
     if args.deployed_endpoint is None:
         return args, []
-    if (args.endpoint, args.endpoint_model, args.model) != (None, None, None):
-        raise UserError("deployed_endpoint says what is asked; leave out model, endpoint and endpoint_model")
+    if (args.endpoint, args.model) != (None, None):
+        raise UserError("deployed_endpoint says what is asked; leave out model and endpoint")
     if args.earlier_predictions is not None:
         raise UserError(
             "deployed_endpoint is asked anew, as another model may serve there; leave out earlier_predictions"
@@ -103,7 +104,10 @@ def at_deployed(args: Args) -> tuple[Args, list[str | None]]:
     from slmkit import endpoint_access
 
     found = endpoint_access.read_deployed(args.deployed_endpoint)
-    args = dataclasses.replace(args, endpoint=found.scoring_uri, endpoint_model=found.model, auth=found.auth)
+    model = args.endpoint_model or found.model
+    if model not in (names := (found.model, *found.adapters)):
+        raise UserError(f"{args.deployed_endpoint}: no {model:.80} at this endpoint; known are {', '.join(names)}")
+    args = dataclasses.replace(args, endpoint=found.scoring_uri, endpoint_model=model, auth=found.auth)
     return args, [found.deployment, found.model_sha256]
 
 

@@ -119,9 +119,8 @@ def test_a_request_and_its_response_are_one_record(log, collect):
         "num_found": 1,
         "num_rows": 1,
         **dict.fromkeys(("num_malformed", "num_not_chats", "num_duplicates", "num_outside", "num_unpaired"), 0),
-        **dict.fromkeys(
-            ("num_excluded", "num_unusable", "num_sampled_out", "num_dropped", "num_unmatched_responses"), 0
-        ),
+        **dict.fromkeys(("num_other_models", "num_excluded", "num_unusable", "num_sampled_out", "num_dropped"), 0),
+        "num_unmatched_responses": 0,
         "max_clock_skew_seconds": 0.0,
         "latency_resolution_seconds": 0.001,
         "redaction": {"action": "mask", "num_findings": 0},
@@ -471,6 +470,24 @@ def test_what_a_monitor_asks_itself_is_no_traffic(log, collect, tmp_path):
     items.write_text('{"id": "c"}\n')
     with pytest.raises(UserError, match=r"canaries.jsonl:1: .*exclude_items takes eval items"):
         collect(log.folder, exclude_items=items, **NINE_TO_TEN)
+
+
+def test_one_of_several_models_at_an_endpoint(log, collect):
+    """By what the request names: a failure names nobody. A request that names none is of whoever answered."""
+    asks = {"store": {"model": "store"}, "failed": {"model": "store"}, "billing": {"model": "billing"}, "base": {}}
+    for minute, (key, model) in enumerate(asks.items()):
+        body = {"messages": asked()["messages"], **model}
+        answer = {"error": {"message": "broken"}} if key == "failed" else answered(**{"model": "slm", **model})
+        moment = NINE + timedelta(minutes=minute)
+        log.row("request", key, moment, json.dumps([body]) if key == "store" else body)
+        log.row("response", key, moment + timedelta(seconds=1), answer)
+    for model, keys in (("store", ["store", "failed"]), ("billing", ["billing"]), ("slm", ["base"]), (None, [*asks])):
+        found = collect(log.folder, endpoint_model=model, **NINE_TO_TEN)
+        assert [row["id"] for row in found.records] == keys
+        assert found.window["num_other_models"] == 4 - len(keys)
+    nobody = collect(log.folder, endpoint_model="returns", **NINE_TO_TEN).window
+    assert nobody["status"] == "no_data"
+    assert nobody["reason"] == "no chat with this model in the window; 4 are with others"
 
 
 @pytest.mark.parametrize(

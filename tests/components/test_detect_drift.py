@@ -267,6 +267,32 @@ def test_what_does_not_belong_together_is_refused(weeks, look, tmp_path, change,
     assert not (folder / "out").exists()
 
 
+def test_the_baseline_of_another_adapter_is_refused(look, tmp_path):
+    def named(number, model):
+        folder = write_window(tmp_path / f"{number}", number)
+        rows = [json.loads(row) for row in (folder / "predictions").read_text("utf-8").splitlines()]
+        write(folder / "predictions", [row | {"endpoint_model": model} for row in rows])
+        return folder
+
+    first, second, other = named(0, "store"), named(1, "store"), named(2, "billing")
+    assert look(first)["model"] == "store"
+    assert look(second, first, first)["model"] == "store"
+    with pytest.raises(UserError, match="another one: store was asked for it, billing now"):
+        look(other, None, first)
+    with pytest.raises(UserError, match="the history is of the model store, this window of billing"):
+        look(other, second)
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "prompt_format", "truncate_prompt"])
+def test_a_baseline_whose_answers_were_made_otherwise_is_refused(look, tmp_path, name):
+    folders = [write_window(tmp_path / str(number), number) for number in range(2)]
+    for folder, value in zip(folders, (1, 2), strict=True):
+        write(folder / "predictions.lineage.json", {"parameters": {name: value, "seed": value}})
+    look(folders[0])
+    with pytest.raises(UserError, match=f"its answers were made with {name} 1, these with 2"):
+        look(folders[1], folders[0], folders[0])
+
+
 def test_another_baseline_is_compared_where_that_is_asked_for(weeks, look, tmp_path):
     folder = write_window(tmp_path / "w", 1, served=SERVED | GREEN, wrong=20)
     decision = look(folder, weeks[0][0], weeks[0][0], CANARY_FILES, accept_other_baseline=True)

@@ -256,10 +256,17 @@ def test_a_baseline_is_made_once():
 def test_the_history_of_another_endpoint_is_refused(before, now, refused):
     past = [line(served=BLUE | {"endpoint": before}), line(look=2, served=BLUE | {"endpoint": None})]
     if not refused:
-        drift_history.check_endpoint(past, now)
+        drift_history.check_endpoint(past, now, None)
         return
     with pytest.raises(UserError, match="of the endpoint slm, this window of other"):
-        drift_history.check_endpoint(past, now)
+        drift_history.check_endpoint(past, now, None)
+
+
+def test_the_history_of_another_adapter_is_refused():
+    past = [line(served=BLUE | {"model": "store"}), line(look=2)]
+    drift_history.check_endpoint(past, "slm", "store")
+    with pytest.raises(UserError, match="of the model store, this window of billing; give the history of this model"):
+        drift_history.check_endpoint(past, "slm", "billing")
 
 
 @pytest.mark.parametrize(

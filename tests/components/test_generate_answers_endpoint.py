@@ -159,6 +159,16 @@ def test_a_deployed_endpoint_is_asked_at_its_own_path_and_rows_name_the_deployme
     assert lineage.read(tmp_path / "predictions")["inputs"].keys() == {"eval_items", "deployed_endpoint"}
 
 
+def test_an_adapter_of_a_deployed_endpoint_is_asked_by_its_name(serve, run, deployed):
+    endpoint = serve(lambda number, body: completion("ok"))
+    path = deployed(endpoint.url, adapters=["store", "billing"])
+    rows, _ = run(None, endpoint_model="store", deployed_endpoint=path)
+    assert {body["model"] for body in endpoint.bodies} == {"store"}
+    assert {row["endpoint_model"] for row in rows.values()} == {"store"}
+    with pytest.raises(UserError, match="no returns at this endpoint; known are gpt, store, billing"):
+        run(None, endpoint_model="returns", deployed_endpoint=path)
+
+
 def test_one_prompt_asked_repeatedly_is_asked_each_time(main, serve, deployed, tmp_path):
     endpoint = serve(lambda number, body: completion(f"answer {number}"))
     with records.write_records(tmp_path / "items") as write:
@@ -221,9 +231,8 @@ def test_a_deployed_endpoint_that_cannot_be_asked(run, deployed, changes, said):
 
 def test_a_deployed_endpoint_stands_alone(run, deployed, tmp_path):
     path = deployed("http://127.0.0.1:9/score")
-    for url, model in (("http://127.0.0.1:9/v1", None), (None, "another")):
-        with pytest.raises(UserError, match="leave out model, endpoint and endpoint_model"):
-            run(url, endpoint_model=model, deployed_endpoint=path)
+    with pytest.raises(UserError, match="leave out model and endpoint"):
+        run("http://127.0.0.1:9/v1", endpoint_model=None, deployed_endpoint=path)
     with pytest.raises(UserError, match="is asked anew"):
         run(None, endpoint_model=None, deployed_endpoint=path, earlier_predictions=tmp_path / "items")
     path.write_text("[]", encoding="utf-8")
