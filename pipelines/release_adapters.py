@@ -48,6 +48,7 @@ def release_adapters(
     step_seconds: Input(type="number", default=600, description="How long each step is watched."),
     min_requests: Input(type="integer", default=20),
     max_error_fraction: Input(type="number", default=0.01),
+    collect_traffic: Input(type="boolean", default=False, description="Keep requests and answers, for the monitor."),
     local_port: Input(type="integer", optional=True, description="Port on this machine, where the target is local."),
 ):
     """`adapters` is a value of the preset: a list of name, adapter and decision."""
@@ -70,6 +71,7 @@ def release_adapters(
         min_requests=min_requests,
         max_error_fraction=max_error_fraction,
         local_port=local_port,
+        collect_traffic=collect_traffic,
     )
     check = check_endpoint(endpoint=deployment.outputs.endpoint)
     return {
