@@ -446,7 +446,7 @@ def test_killed_in_the_middle_goes_on_to_the_same_output(build, serve, tmp_path,
     ports = {"documents": tmp_path / "documents", "chats": tmp_path / "chats", "report": tmp_path / "report"}
     command += [part for name, value in {**ports, **flags}.items() for part in (f"--{name}", str(value))]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(root / "components" / "_shared")})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(endpoint.bodies) < 14 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -358,7 +358,7 @@ def test_killed_in_the_middle_asks_nothing_twice(generate, serve, tmp_path, root
     command = [sys.executable, str(root / "components" / "generate_personas" / "main.py")]
     command += [part for name, value in {**flags, **ports}.items() for part in (f"--{name}", str(value))]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(root / "components" / "_shared")})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(endpoint.bodies) < 6 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -488,7 +488,7 @@ def test_killed_in_the_middle_asks_nothing_twice(synthesize, serve, write, tmp_p
     command = [sys.executable, str(root / "components" / "synthesize_chats" / "main.py")]
     command += [part for name, value in {**flags, **ports}.items() for part in (f"--{name}", str(value))]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(root / "components" / "_shared")})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(endpoint.bodies) < 12 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

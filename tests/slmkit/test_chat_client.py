@@ -58,7 +58,11 @@ def test_request_and_answer(serve):
 
 
 def test_in_order_and_never_more_than_concurrency(serve):
+    together = threading.Barrier(4)
+
     def slow(number, body):
+        if number < 4:
+            together.wait(20)
         time.sleep(0.05 if number % 3 else 0.15)
         return completion(asked(body))
 
@@ -174,8 +178,13 @@ def test_one_failing_request_does_not_stop_the_others_and_is_not_cached(serve, t
 
 
 def test_slow_replies_time_out_and_are_asked_again(serve):
-    endpoint = serve(lambda n, body: (time.sleep(1.0 if n == 0 else 0), completion())[1])
-    (answer,), usage = ask(endpoint.url, "q", timeout_seconds=0.3)
+    asked_again = threading.Event()
+
+    def slow_once(number, body):
+        asked_again.set() if number else asked_again.wait(20)
+        return completion()
+
+    (answer,), usage = ask(serve(slow_once).url, "q", timeout_seconds=2)
     assert (answer.text, usage.retries) == ("yes", 1)
 
 
@@ -341,12 +350,12 @@ def test_a_cache_in_use_says_so(serve, tmp_path):
 
 
 def test_a_kill_loses_no_answer(serve, tmp_path, root):
-    reached = threading.Event()
+    reached, killed = threading.Event(), threading.Event()
 
     def stall(number, body):
         if number == 5:
             reached.set()
-            time.sleep(3)
+            killed.wait(60)
         return completion(asked(body))
 
     endpoint = serve(stall)
@@ -362,9 +371,10 @@ asyncio.run(go())
 """
     env = {**os.environ, "PYTHONPATH": str(root / "components" / "_shared")}
     process = subprocess.Popen([sys.executable, "-c", code], env=env)
-    assert reached.wait(20)
+    assert reached.wait(60)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    killed.set()
     answers, usage = ask(endpoint.url, *map(str, range(9)), cache_path=tmp_path / "cache")
     assert [answer.text for answer in answers] == [str(i) for i in range(9)]
     assert (usage.cached, usage.requests) == (5, 4)
