@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import httpx
 
 from pii_detection import Detector, Finding, merge
+from slmkit import azure_identity
 from slmkit.endpoint_access import AZURE_SCOPE, on_this_machine
 from slmkit.errors import UserError
 
@@ -100,11 +101,7 @@ class AzureAILanguage:
         url = httpx.URL(endpoint)
         if url.scheme != "https" and not on_this_machine(url):
             raise UserError(f"language_endpoint {endpoint!r} is not like https://NAME.cognitiveservices.azure.com")
-        if credential is None:
-            from azure.identity import DefaultAzureCredential
-
-            credential = DefaultAzureCredential()
-        self._credential = credential
+        self._credential = credential or azure_identity.default_credential()
         self._client = httpx.Client(base_url=url, transport=transport, timeout=60)
 
     def find_all(self, texts: Sequence[Text]) -> list[list[Finding]]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import httpx
 
+from slmkit import azure_identity
 from slmkit.errors import UserError
 
 VARIABLE = "REDACT_PII_KEY"
@@ -43,10 +44,11 @@ def _from_key_vault(url: str, transport: httpx.BaseTransport | None, credential:
     if not match:
         raise UserError(f"key_secret_url {url!r} is not like https://NAME.vault.azure.net/secrets/SECRET")
     from azure.core.exceptions import AzureError
-    from azure.identity import DefaultAzureCredential
 
     try:
-        token = (credential or DefaultAzureCredential()).get_token(f"https://vault.{match[1]}/.default").token
+        token = (
+            (credential or azure_identity.default_credential()).get_token(f"https://vault.{match[1]}/.default").token
+        )
         with httpx.Client(transport=transport, timeout=30) as client:
             response = client.get(
                 url, params={"api-version": API_VERSION}, headers={"Authorization": f"Bearer {token}"}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from slmkit import azure_identity
 from slmkit.errors import UserError
 
 AZURE_SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -67,7 +68,7 @@ class Credential(Protocol):
 
 
 class AzureSignIn:
-    """A bearer token from ``credential`` (else ``DefaultAzureCredential``), renewed before it expires."""
+    """A bearer token from ``credential`` (else the step's own), renewed before it expires."""
 
     def __init__(self, base_url: str, credential: Credential | None, scope: str = AZURE_SCOPE) -> None:
         self._base_url, self._scope = base_url, scope
@@ -83,9 +84,8 @@ class AzureSignIn:
 
     def _new_token(self) -> Any:
         from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
 
-        self._credential = self._credential or DefaultAzureCredential()
+        self._credential = self._credential or azure_identity.default_credential()
         try:
             return self._credential.get_token(self._scope)
         except AzureError as error:
