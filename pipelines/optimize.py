@@ -67,4 +67,9 @@ def optimize(
         generation_batch_size=generation_batch_size,
         seed=seed,
     )
-    return {"model": tuned.outputs.model, "training_report": tuned.outputs.report, **outcome}
+    return {
+        "model": tuned.outputs.model,
+        "training_report": tuned.outputs.report,
+        "eval_items": dataset.outputs.eval_items,
+        **outcome,
+    }

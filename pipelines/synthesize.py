@@ -92,6 +92,8 @@ def synthesize(
         seed=seed,
     )
     return {
+        "chats": audit.outputs.approved_data,
+        "privacy_decision": audit.outputs.decision,
         "train_data": dataset.outputs.train_data,
         "validation_data": dataset.outputs.validation_data,
         "test_data": dataset.outputs.test_data,
