@@ -12,10 +12,12 @@ from azure_metrics import EndpointMetrics
 from deployment_spec import DATA_COLLECTOR, SPECS, DeploymentSpec
 from rollout_target import BEFORE_TAG, Address, Endpoint, Health, Measured, RefusedError, Traffic
 
+from model_registry.azure_service import ENDED
+
 MADE_BY = {"made_by": "deploy_endpoint"}
 HOLDER_TAG = "rollout_job"  # on the endpoint: the job whose rollout has it
 DATASTORE = "azureml://datastores/workspaceblobstore/paths/modelDataCollector"  # where Azure ML puts it
-ENDED = ("Completed", "Failed", "Canceled")
+CHANGE_SECONDS = 1200.0  # after which a change of the endpoint, or a deletion, is not waited for any longer
 TOKEN_SCOPE = "https://ml.azure.com/.default"  # noqa: S105 (the name of a scope)
 
 
@@ -48,7 +50,7 @@ class AzureEndpoint:
             try:
                 found = self._endpoints.get(self._name)
             except ResourceNotFoundError:
-                self._endpoints.begin_create_or_update(self._new_endpoint()).result()
+                self._wait(self._endpoints.begin_create_or_update(self._new_endpoint()), "its creation")
                 found = self._endpoints.get(self._name)
         if not MADE_BY.items() <= (found.tags or {}).items():
             raise RefusedError(
@@ -69,19 +71,18 @@ class AzureEndpoint:
         """What tells that it is over is the state of the job."""
 
     def _claimed(self, found: Any) -> Any:
-        """The endpoint with the mark of this job; of two at the same moment, the one whose mark stays has it."""
+        """The endpoint with the mark of this job, where there is none of a job that still runs.
+
+        Azure takes a change whatever came in between, so of two that read at the same moment both may write. The later
+        mark stays, and the rollout that lost its own is refused at its next change.
+        """
         holder = found.tags.get(HOLDER_TAG)
         if self._job is None or holder == self._job:
             return found
-        if not (holder and self._is_running(holder)):
-            self._update(lambda endpoint: endpoint.tags.update({HOLDER_TAG: self._job}))
-            with azure_errors.refusals():
-                found = self._endpoints.get(self._name)
-        if (holder := found.tags.get(HOLDER_TAG)) != self._job:
-            raise RefusedError(
-                f"{self._name}: another rollout is under way, in job {holder}; wait for its end, or cancel it"
-            )
-        return found
+        if holder and self._is_running(holder):
+            raise self._is_held_by(holder)
+        self._update(lambda endpoint: None, ended_holder=holder)
+        return self._get_unless_lost()
 
     def _is_running(self, job: str) -> bool:
         from azure.core.exceptions import ResourceNotFoundError
@@ -105,16 +106,40 @@ class AzureEndpoint:
 
         self._update(change)
 
-    def _update(self, change: Callable[[Any], None]) -> None:
+    def _update(self, change: Callable[[Any], None], ended_holder: str | None = None) -> None:
+        """Change the endpoint, with the mark of this job: whose mark this write undoes is refused from then on."""
+        endpoint = self._get_unless_lost(ended_holder)
+        with azure_errors.refusals():
+            change(endpoint)
+            if self._job is not None:
+                endpoint.tags = (endpoint.tags or {}) | {HOLDER_TAG: self._job}
+            self._wait(self._endpoints.begin_create_or_update(endpoint), "a change of it")
+
+    def _get_unless_lost(self, ended_holder: str | None = None) -> Any:
+        """The endpoint as it is now, unless another rollout than that of ``ended_holder`` has put its mark there."""
         with azure_errors.refusals():
             endpoint = self._endpoints.get(self._name)
-            change(endpoint)
-            self._endpoints.begin_create_or_update(endpoint).result()
+        holder = (endpoint.tags or {}).get(HOLDER_TAG)
+        if self._job is not None and holder not in (None, self._job, ended_holder):
+            raise self._is_held_by(holder)
+        return endpoint
+
+    def _is_held_by(self, job: str) -> RefusedError:
+        return RefusedError(f"{self._name}: another rollout is under way, in job {job}; wait for its end, or cancel it")
+
+    def _wait(self, poller: Any, what: str) -> None:
+        poller.wait(CHANGE_SECONDS)  # which says nothing when the time is over
+        if not poller.done():
+            raise RefusedError(
+                f"{self._name}: {what} is not over after {CHANGE_SECONDS:g} s and goes on in Azure; see the endpoint "
+                "in the studio, and start again when it is"
+            )
 
     def deploy(self, name: str) -> None:
         from azure.ai.ml import load_online_deployment
 
         rules = self._spec.autoscale  # which may not fit: before anything is made
+        self._get_unless_lost()
         deployment = load_online_deployment(
             self._spec.folder / "deployment.yml",
             params_override=[
@@ -164,9 +189,10 @@ class AzureEndpoint:
     def delete(self, name: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 
+        self._get_unless_lost()
         with azure_errors.refusals():
             with contextlib.suppress(ResourceNotFoundError):
-                self._deployments.begin_delete(name, self._name).result()
+                self._wait(self._deployments.begin_delete(name, self._name), f"the deletion of {name}")
             azure_autoscale.delete(self._monitor, self._resource_group, self._name, name)
 
     def address(self, name: str) -> Address:

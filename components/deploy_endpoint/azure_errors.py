@@ -3,9 +3,10 @@
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from rollout_target import RefusedError
+
+from model_registry.azure_service import one_line
 
 # In the order in which they are looked for; the first that is found says what to do.
 WHAT_TO_DO = (
@@ -25,7 +26,6 @@ WHAT_TO_DO = (
 )
 # The container did not come up: the deployment's fault, not a refusal.
 UNHEALTHY = re.compile(r"ResourceNotReady|user container|container (has )?(crashed|terminated)|probe|score\.py", re.I)
-MAX_LENGTH = 400
 
 
 @contextlib.contextmanager
@@ -62,10 +62,3 @@ def innermost(error: Exception) -> tuple[str, str]:
     code = getattr(found, "code", None) or getattr(error, "status_code", None) or type(error).__name__
     message = getattr(found, "message", None) or getattr(error, "message", None) or str(error)
     return str(code), one_line(message)
-
-
-def one_line(message: Any) -> str:
-    """Short, and without what looks like a token or the signature of a URL."""
-    text = " ".join(str(message).split())
-    text = re.sub(r"(?i)(bearer |sig=|token=|key=)[\w.~+/%=-]{8,}", r"\1***", text)
-    return text if len(text) <= MAX_LENGTH else text[:MAX_LENGTH] + " …"

@@ -4,11 +4,14 @@ import importlib
 import json
 import logging
 import re
+import threading
 import time
 import types
 
 import pytest
+from azure.core.polling import LROPoller, PollingMethod
 
+from model_registry import azure_service
 from tests.components.azure_rest import WORKSPACE, AzureRest, Credential
 
 ENDPOINT = f"{WORKSPACE}/onlineEndpoints/shop"
@@ -320,7 +323,9 @@ def job(name, status):
     return {"id": f"{WORKSPACE}/jobs/{name}", "name": name, "type": "t", "properties": {"services": {}, **settings}}
 
 
-@pytest.mark.parametrize(("status", "is_free"), [("Running", False), ("Failed", True), (None, True)])
+@pytest.mark.parametrize(
+    ("status", "is_free"), [("Running", False), ("Failed", True), ("NotResponding", True), (None, True)]
+)
 def test_one_rollout_at_a_time(make, rest, roll_out, serving_blue, monkeypatch, status, is_free):
     """The endpoint says which job has it, and the job whether it still runs."""
     monkeypatch.setenv("AZUREML_RUN_ID", "mine")
@@ -352,6 +357,108 @@ def test_of_two_at_the_same_moment_one_goes_on(make, rest, roll_out, serving_blu
     assert not any("/deployments/" in path for method, path, _, _ in rest.calls if method == "PUT")
 
 
+@pytest.mark.parametrize("mark", [None, "ended"])
+def test_a_mark_that_came_after_the_look_is_not_overwritten(make, rest, serving_blue, modules, monkeypatch, mark):
+    """The second rollout looks at the endpoint, the first one takes it, and then the second wants to."""
+    rest.resources |= {f"{WORKSPACE}/jobs/{name}": job(name, "Running") for name in ("first", "second")}
+    rest.resources[f"{WORKSPACE}/jobs/ended"] = job("ended", "Failed")
+    if mark:
+        rest.resources[ENDPOINT]["tags"]["rollout_job"] = mark
+    monkeypatch.setenv("AZUREML_RUN_ID", "first")
+    first = make()
+    monkeypatch.setenv("AZUREML_RUN_ID", "second")
+    second = make()
+    look = second._endpoints.get
+    looks = []
+
+    def overtaken(name):
+        found = look(name)
+        looks.append(name)
+        if len(looks) == 1:
+            first.open()
+        return found
+
+    monkeypatch.setattr(second._endpoints, "get", overtaken)
+    with pytest.raises(modules.rollout_target.RefusedError, match="another rollout is under way, in job first"):
+        second.open()
+    assert rest.resources[ENDPOINT]["tags"]["rollout_job"] == "first"
+    first.set_traffic(modules.rollout_target.Traffic({"blue": 100}))
+
+
+def test_a_rollout_that_lost_the_endpoint_changes_nothing(make, rest, serving_blue, modules, monkeypatch):
+    """Not even back: the traffic is the other rollout's now."""
+    monkeypatch.setenv("AZUREML_RUN_ID", "mine")
+    target, traffic = make(), modules.rollout_target.Traffic({"blue": 100})
+    target.open()
+    rest.resources[ENDPOINT]["tags"]["rollout_job"] = "other"
+    rest.calls.clear()
+    changes = [
+        lambda: target.set_traffic(traffic),
+        lambda: target.remember(traffic),
+        lambda: target.remember(None),
+        lambda: target.deploy("green"),
+        lambda: target.delete("blue"),
+    ]
+    for change in changes:
+        with pytest.raises(modules.rollout_target.RefusedError, match="under way, in job other") as refused:
+            change()
+        assert "\n" not in str(refused.value)
+    assert {method for method, _, _, _ in rest.calls} == {"GET"}
+
+
+def test_each_change_puts_the_mark_again(make, rest, serving_blue, modules, monkeypatch):
+    """Another one's write without a mark may have undone it: without any, two would go on side by side."""
+    monkeypatch.setenv("AZUREML_RUN_ID", "mine")
+    target = make()
+    target.open()
+    del rest.resources[ENDPOINT]["tags"]["rollout_job"]
+    target.set_traffic(modules.rollout_target.Traffic({"blue": 100}))
+    assert rest.resources[ENDPOINT]["tags"]["rollout_job"] == "mine"
+    assert rest.resources[ENDPOINT]["tags"]["team"] == "search"
+
+
+class Endless(PollingMethod):
+    """An operation of which Azure never says that it is over."""
+
+    def initialize(self, client, initial_response, deserialization_callback):
+        self.ended = threading.Event()
+
+    def run(self):
+        self.ended.wait(20)
+
+    def status(self):
+        return "InProgress"
+
+    def finished(self):
+        return False
+
+    def resource(self):
+        raise AssertionError("there is none yet")
+
+
+def test_what_does_not_end_is_not_waited_for_forever(make, rest, serving_blue, modules, monkeypatch):
+    monkeypatch.setattr(modules.azure_endpoint, "CHANGE_SECONDS", 0.05, raising=False)
+    target, operations = make(), []
+    target.open()
+
+    def endless(*_):
+        operations.append(Endless())
+        return LROPoller(None, None, None, operations[-1])
+
+    monkeypatch.setattr(target._endpoints, "begin_create_or_update", endless)
+    monkeypatch.setattr(target._deployments, "begin_delete", endless)
+    began = time.monotonic()
+    for what, change in [
+        ("a change of it", lambda: target.remember(None)),
+        ("the deletion of blue", lambda: target.delete("blue")),
+        ("its creation", lambda: [rest.resources.pop(ENDPOINT), target.open()]),
+    ]:
+        with pytest.raises(modules.rollout_target.RefusedError, match=f"^shop: {what} is not over after 0.05 s"):
+            change()
+        operations[-1].ended.set()
+    assert time.monotonic() - began < 10
+
+
 def test_where_and_as_whom_a_deployment_is_asked(make, rest, serving_blue):
     for spec_name, path in (("transformers-cpu", "/score"), ("vllm-gpu", "/v1/chat/completions")):
         target = make(spec_name)
@@ -376,6 +483,6 @@ def test_outside_a_job_of_a_workspace(modules, monkeypatch):
         modules.azure_endpoint.connect("shop", None, public=False)
 
 
-def test_no_token_in_an_error(modules):
-    text = modules.azure_errors.one_line("GET https://h/x?sig=abcdefghij%3D&a=1 with Bearer eyJhbGciOi.x.y failed")
+def test_no_token_in_an_error():
+    text = azure_service.one_line("GET https://h/x?sig=abcdefghij%3D&a=1 with Bearer eyJhbGciOi.x.y failed")
     assert text == "GET https://h/x?sig=***&a=1 with Bearer *** failed"
