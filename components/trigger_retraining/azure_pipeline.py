@@ -1,6 +1,7 @@
 """The next cycle in the Azure ML workspace of this job: a job made of a registered pipeline component."""
 
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from retraining_job import BY_SERVICE, FAILED, REFUSED, Outcome, Wanted, is_uri
 
+from model_registry.azure_service import ENDED, one_line
 from slmkit.errors import UserError
 
 IN_WORKSPACE = re.compile(r"(?:azureml:)?(?P<name>(?!azureml:)[\w.-]+)(?::(?P<version>[\w.-]+)|@(?P<label>[\w-]+))")
@@ -18,9 +20,13 @@ IN_REGISTRY = re.compile(
     r"azureml://registries/(?P<registry>[\w.-]+)/components/(?P<name>[\w.-]+)"
     r"/(?:versions/(?P<version>[\w.-]+)|labels/(?P<label>[\w-]+))"
 )
-ENDED = {"Completed", "Failed", "Canceled", "NotResponding"}
 POLL_SECONDS = 30.0
-MAX_LENGTH = 400
+PATIENCE_SECONDS = 300.0  # without an answer, while waiting
+FOR_NOW = (401, 408, 429, 500, 502, 503, 504)
+
+
+class NoAnswerError(UserError):
+    """No sign-in, no network, or no answer from Azure for now."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def start(connect: Callable[..., Any], wanted: Wanted, place: Place, *, dry_run:
         job, started = _submit(client, wanted, wanted_job)
         why = "submitted" if started else why
     if wait and not dry_run:
-        job = _ended(client, wanted.name)
+        job = _ended(client, job)
     endpoint = _endpoint(client, job) if wait and not dry_run else None
     return Outcome(started, why, wanted.name, job.studio_url, _status(job), endpoint)
 
@@ -124,15 +130,29 @@ def _submit(client: Any, wanted: Wanted, job: Any) -> tuple[Any, bool]:
     return _known(client, wanted), False
 
 
-def _ended(client: Any, name: str) -> Any:
-    while True:
-        with _one_line():
-            job = client.jobs.get(name)
-        if _status(job) in ENDED:
-            break
-        time.sleep(POLL_SECONDS)
+def _ended(client: Any, job: Any) -> Any:
+    """The job once it has ended. It goes on without us, so an answer that is lost is asked for again."""
+    lost = None
+    while _status(job) not in ENDED:
+        now = time.monotonic()
+        try:
+            with _one_line():
+                job = client.jobs.get(job.name)
+        except NoAnswerError as error:
+            if lost is None:
+                print(f"{job.name}: {error}; trying again", file=sys.stderr)
+                lost = now
+            if now - lost > PATIENCE_SECONDS:
+                raise UserError(
+                    f"{error}; {job.name} goes on: see {job.studio_url}, or start this step again to wait for it",
+                    BY_SERVICE,
+                ) from None
+        else:
+            lost = None
+        if _status(job) not in ENDED:
+            time.sleep(POLL_SECONDS)
     if _status(job) != "Completed":
-        raise UserError(f"{name} ended as {_status(job)}; see {job.studio_url}", FAILED)
+        raise UserError(f"{job.name} ended as {_status(job)}; see {job.studio_url}", FAILED)
     return job
 
 
@@ -140,33 +160,39 @@ def _status(job: Any) -> str | None:
     return job.status and str(getattr(job.status, "value", job.status))  # it may be a member of an enum
 
 
-def _endpoint(client: Any, job: Any) -> Path | None:
-    """The output of that name, fetched to a folder that the step leaves to its compute."""
+def _endpoint(client: Any, job: Any) -> bytes | None:
+    """The one file of the output of that name."""
     if "endpoint" not in (job.outputs or {}):
         return None
-    folder = Path(tempfile.mkdtemp())
-    with _one_line():
-        client.jobs.download(job.name, download_path=folder, output_name="endpoint")
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lineage.json"]
-    return files[0] if len(files) == 1 else None
+    with tempfile.TemporaryDirectory() as folder:
+        with _one_line():
+            client.jobs.download(job.name, download_path=Path(folder), output_name="endpoint")
+        files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "lineage.json"]
+        return files[0].read_bytes() if len(files) == 1 else None
 
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Azure's errors for the log, without what looks like a token or the signature of a URL."""
+    """Azure's errors for the log."""
     from azure.ai.ml.exceptions import MlException
-    from azure.core.exceptions import AzureError, ResourceNotFoundError
+    from azure.core.exceptions import AzureError
 
     try:
         yield
-    except ResourceNotFoundError as error:
-        raise UserError(f"Azure ML: {_cleaned(error)}", BY_SERVICE) from None
     except (AzureError, MlException) as error:
         status = getattr(error, "status_code", None)
         advice = "; give the identity of the job the role AzureML Data Scientist" if status in (401, 403) else ""
-        raise UserError(f"Azure ML: {_cleaned(error)}{advice}", BY_SERVICE) from None
+        kind = NoAnswerError if _is_for_now(error) else UserError
+        raise kind(f"Azure ML: {one_line(getattr(error, 'message', None) or error)}{advice}", BY_SERVICE) from None
 
 
-def _cleaned(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "message", None) or error).split())
-    return re.sub(r"(?i)(bearer |sig=|token=|key=)[\w.~+/%=-]{8,}", r"\1***", text)[:MAX_LENGTH]
+def _is_for_now(error: Exception) -> bool:
+    from azure.core import exceptions
+
+    no_answer = exceptions.ServiceRequestError | exceptions.ServiceResponseError
+    status = getattr(error, "status_code", None)
+    is_cut_off = isinstance(error, exceptions.DecodeError) or (
+        type(error) is exceptions.HttpResponseError and status is None
+    )
+    is_no_sign_in = isinstance(error, exceptions.ClientAuthenticationError)  # also of a credential without a token
+    return isinstance(error, no_answer) or is_cut_off or is_no_sign_in or status in FOR_NOW

@@ -12,6 +12,7 @@ from slmkit.errors import UserError
 DECISION, STATE = "retraining_decision_id", "retraining_dispatch"  # plain names, which every store can search for
 SENDING, SENT, LEFT = "sending", "sent", "left to another run"
 POLL_SECONDS, MAX_SECONDS = 1.0, 120.0
+MAX_ATTEMPTS = 4
 
 
 def claim(decision_id: str) -> str | None:
@@ -54,6 +55,22 @@ def claim(decision_id: str) -> str | None:
         ) from None
     ids = ", ".join(run.info.run_id for run in others)
     raise UserError(f"another run is about to send this event and does not end: {ids}", BY_SERVICE)
+
+
+def sent() -> bool:
+    """Note that this run has sent the event. False if that failed: it is sent all the same, so nothing is raised."""
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            client, run_id = _open_run()
+            if client is not None:
+                client.set_tag(run_id, STATE, SENT)
+            return True
+        except Exception as error:  # whatever a store or its plugin raises
+            said = type(error).__name__
+        if attempt < MAX_ATTEMPTS:
+            time.sleep(2.0**attempt)
+    print(f"MLflow did not take note that the event is sent ({said}, {MAX_ATTEMPTS} attempts)", file=sys.stderr)
+    return False
 
 
 def _others(client: Any, own: Any, decision_id: str) -> list[Any]:

@@ -15,7 +15,6 @@ import dispatch_claim
 from retraining_decision import Decision
 from retraining_job import BY_SERVICE, REFUSED, Outcome
 
-from slmkit import tracking
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,8 +57,10 @@ def send(app: App, repository: str, event_type: str, decision: Decision, *, dry_
         token = client.token(app, repository.partition("/")[2], key_vault_signer(app.key_url))
         body = {"event_type": event_type, "client_payload": payload(decision)}
         client.post(f"/repos/{repository}/dispatches", token, body, expected=204, repeatable=False)
-    tracking.set_tags({dispatch_claim.STATE: dispatch_claim.SENT})
-    return Outcome(True, f"sent {event_type} to {repository}", url=url, status="sent")
+    why = f"sent {event_type} to {repository}"
+    if not dispatch_claim.sent():
+        why += f"; MLflow did not take note, so do not give the decision {decision.decision_id[:12]} again"
+    return Outcome(True, why, url=url, status="sent")
 
 
 def check(app: App, repository: str, event_type: str) -> None:

@@ -122,7 +122,7 @@ def _check(runner: Runner, command: list[str]) -> None:
 def _outcome(runner: Runner, name: str, started: bool, why: str, status: str | None) -> Outcome:
     folder = runner.root / "jobs" / name
     endpoint = runner.finished(name).get("outputs", {}).get("endpoint") if status == "Completed" else None
-    return Outcome(started, why, name, folder.as_uri(), status, folder / endpoint if endpoint else None)
+    return Outcome(started, why, name, folder.as_uri(), status, (folder / endpoint).read_bytes() if endpoint else None)
 
 
 def _setting(name: str, value: Any) -> str:

@@ -82,7 +82,7 @@ def run(args: Args) -> dict[str, float]:
         "url": outcome.url,
         "status": outcome.status,
         "asked_for": asked_for(args),
-        "endpoint_from": "started job" if outcome.endpoint else "input" if args.endpoint else None,
+        "endpoint_from": "started job" if outcome.endpoint is not None else "input" if args.endpoint else None,
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }
     with records.whole_file(args.receipt) as partial:
@@ -132,9 +132,11 @@ def start(args: Args, decision: "Decision") -> "Outcome":
 
 
 def write_current_endpoint(args: Args, outcome: "Outcome") -> None:
-    source = outcome.endpoint or args.endpoint
+    content = outcome.endpoint
+    if content is None:
+        content = args.endpoint.read_bytes() if args.endpoint else b"{}\n"
     with records.whole_file(args.current_endpoint) as partial:
-        partial.write_bytes(source.read_bytes() if source else b"{}\n")
+        partial.write_bytes(content)
 
 
 def asked_for(args: Args) -> dict[str, Any]:

@@ -29,14 +29,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the receipt tells; ``endpoint`` is the file with the endpoint as the job left it."""
+    """What the receipt tells; ``endpoint`` is the content of the file with the endpoint as the job left it."""
 
     started: bool
     why: str
     job_name: str | None = None
     url: str | None = None
     status: str | None = None
-    endpoint: Path | None = None
+    endpoint: bytes | None = None
 
 
 def inputs(text: str | None, fresh_data: Path | None, fresh_data_input: str | None) -> dict[str, Any]:

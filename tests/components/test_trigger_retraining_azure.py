@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from azure.core import exceptions
 
 from slmkit.errors import UserError
 from tests.components.azure_rest import WORKSPACE, AzureRest, Credential
@@ -142,7 +143,10 @@ def test_another_submitted_it_at_the_same_moment(start, rest, status, error):
 def test_waiting_for_its_end(start, rest, monkeypatch):
     from azure.ai.ml.operations import JobOperations
 
+    folders = []
+
     def download(self, name, *, download_path, output_name):
+        folders.append(download_path)
         (download_path / output_name).mkdir()
         (download_path / output_name / "endpoint").write_text("rolled")
 
@@ -156,11 +160,72 @@ def test_waiting_for_its_end(start, rest, monkeypatch):
 
     rest.refuse = later
     outcome = start(wait=True)
-    assert (outcome.started, outcome.status, outcome.endpoint.read_text()) == (True, "Completed", "rolled")
+    assert (outcome.started, outcome.status, outcome.endpoint) == (True, "Completed", b"rolled")
+    assert [folder.exists() for folder in folders] == [False]
     rest.resources[JOB], states[:] = job("Running"), ["Failed"]
     with pytest.raises(UserError, match=r"ended as Failed; see https://ml\.azure\.com/runs/") as error:
         start(wait=True)
     assert error.value.exit_code == 6
+
+
+def answered(kind, status):
+    error = kind("lost")
+    error.status_code = status
+    return error
+
+
+@pytest.fixture
+def looks(start, rest, monkeypatch):
+    """What the looks at the running job give, in their order; the last one again and again."""
+    from azure.ai.ml.operations import JobOperations
+
+    rest.resources[JOB] = job("Running")
+    get, answers = JobOperations.get, []
+
+    def look(self, name):
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        rest.resources[JOB] = job(answer)
+        return get(self, name)
+
+    monkeypatch.setattr(JobOperations, "get", look)
+    return answers
+
+
+def test_an_answer_that_is_lost_while_waiting_is_asked_for_again(start, looks, capsys):
+    lost = [
+        exceptions.ServiceRequestError("no route"),
+        exceptions.ServiceResponseError("reset"),
+        answered(exceptions.ClientAuthenticationError, None),
+        answered(exceptions.HttpResponseError, None),
+        answered(exceptions.HttpResponseError, 503),
+        answered(exceptions.DecodeError, 200),
+    ]
+    looks += ["Running", *lost, "Running", lost[0], "Completed"]
+    assert start(wait=True).status == "Completed"
+    name = JOB.rpartition("/")[2]
+    assert capsys.readouterr().err == f"{name}: Azure ML: no route; trying again\n" * 2
+
+
+def test_without_an_answer_for_minutes_it_says_that_the_job_goes_on(start, looks, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("azure_pipeline"), "PATIENCE_SECONDS", 0.01, raising=False)
+    looks += ["Running", exceptions.ServiceRequestError("no route")]
+    name = JOB.rpartition("/")[2]
+    said = rf"no route; {name} goes on: see https://ml\.azure\.com/runs/{name}\S+, or start this step again"
+    with pytest.raises(UserError, match=said) as error:
+        start(wait=True)
+    assert error.value.exit_code == 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(exceptions.HttpResponseError, 403), (exceptions.ResourceNotFoundError, None)]
+)
+def test_a_refusal_while_waiting_is_not_repeated(start, looks, kind, status):
+    looks += ["Running", answered(kind, status), "Completed"]
+    with pytest.raises(UserError, match="Azure ML: lost"):
+        start(wait=True)
+    assert looks == ["Completed"]
 
 
 @pytest.mark.parametrize(
@@ -196,11 +261,11 @@ def test_a_pipeline_of_a_registry(start, rest):
 
 
 def test_a_refusal_is_one_line_without_a_token(start, rest):
-    message = f"AuthorizationFailed:\n the client may not; Bearer {SignedIn.token}"
+    message = f"AuthorizationFailed:\n the client may not; Bearer {SignedIn.token} {'and so on' * 100}"
     rest.refuse = lambda method, path, body: (
         (403, {"code": "Forbidden", "message": message}) if method == "PUT" else None
     )
-    with pytest.raises(UserError, match="AzureML Data Scientist") as error:
+    with pytest.raises(UserError, match=r" …; give .*AzureML Data Scientist") as error:
         start()
     assert "\n" not in str(error.value) and SignedIn.token not in str(error.value)
     assert error.value.exit_code == 8

@@ -306,6 +306,33 @@ def test_one_decision_is_sent_once(modules, send, github, runs):
     assert len(github.dispatches) == 2
 
 
+@pytest.mark.parametrize(("failures", "state"), [(2, "sent"), (99, "sending")])
+def test_an_event_that_is_sent_is_noted_or_said_not_to_be(modules, send, github, runs, monkeypatch, failures, state):
+    """The event is out: a store that does not answer then must not make the step fail."""
+    from mlflow import MlflowClient
+
+    set_tag, left = MlflowClient.set_tag, [None] * failures
+
+    def lost(self, run_id, key, value):
+        if value == "sent" and left:
+            left.pop()
+            raise ConnectionError("no route")
+        set_tag(self, run_id, key, value)
+
+    def refuse(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(MlflowClient, "set_tag", lost)
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    monkeypatch.setattr(modules.dispatch_claim.time, "sleep", lambda _: None)
+    runs.as_run(1)
+    outcome = send()
+    assert (outcome.started, outcome.status, len(github.dispatches)) == (True, "sent", 1)
+    assert runs.client.get_run(runs.ids[1]).data.tags["retraining_dispatch"] == state
+    note = f"; MLflow did not take note, so do not give the decision {made(modules).decision_id[:12]} again"
+    assert outcome.why == "sent llm-drift to acme/slm" + ("" if state == "sent" else note)
+
+
 @pytest.mark.parametrize("first_sends", [True, False])
 def test_of_two_at_once_the_first_sends_and_if_it_fails_the_second(modules, runs, monkeypatch, first_sends):
     claim, id = modules.dispatch_claim.claim, "ab" * 32
