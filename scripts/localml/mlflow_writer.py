@@ -1,12 +1,13 @@
 """Writes the runs of a local job to MLflow, in a process of its own so that MLflow loads beside azure-ai-ml.
 
 Reads a request a line from standard input and answers each with a line; ends with its input, so it never outlives the
-runner.
+runner, and removes then the folder that it is told of: a runner that was killed cannot.
 """
 
 import contextlib
 import fcntl
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,10 @@ def main(uri: str) -> None:
 
 
 if __name__ == "__main__":
-    import mlflow.tracking  # noqa: F401  (before the first request comes)
+    try:
+        import mlflow.tracking  # noqa: F401  (before the first request comes)
 
-    main(sys.argv[1])
+        main(sys.argv[1])
+    finally:
+        for folder in sys.argv[2:]:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -25,9 +25,11 @@ class Tracker:
         self._experiment_id = self._parent_id = ""
         self._opened: Future | None = None
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._socket: TrackingSocket | None = None
+        self._server = os.environ.get("LOCALML_TRACKING_SERVER")
+        self._socket = None if self._server else TrackingSocket(self._ask_in_turn)
+        removed = [str(self._socket.folder)] if self._socket else []  # by the writer, should this process be killed
         self._writer = subprocess.Popen(
-            [sys.executable, "-m", "localml.mlflow_writer", self.uri],
+            [sys.executable, "-m", "localml.mlflow_writer", self.uri, *removed],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -61,6 +63,10 @@ class Tracker:
             raise RunError(f"MLflow ({self.uri}): {answer['error']}")
         return answer["result"]
 
+    def _ask_in_turn(self, call: str, **arguments: Any) -> Any:
+        """As ``_ask``, after all that was asked before."""
+        return self._calls.submit(self._ask, call, **arguments).result()
+
     def _create(self, name: str, tags: dict[str, str]) -> str:
         return self._ask("create_run", experiment_id=self._experiment_id, name=name, tags=tags)
 
@@ -73,9 +79,6 @@ class Tracker:
             self._parent_id = self._create(self._job_name, tags)
 
         self._opened = self._calls.submit(opened)
-        self._socket = TrackingSocket(
-            lambda *call, **arguments: self._calls.submit(self._ask, *call, **arguments).result()
-        )
 
     def start_step(self, name: str, tags: dict[str, str], parent: str | None = None) -> str:
         """Open a child run of the job's run, or of ``parent``, and return its id."""
@@ -110,15 +113,15 @@ class Tracker:
 
     def log_artifact(self, run_id: str, path: Path) -> None:
         """Attach a file to a run."""
-        self._calls.submit(self._ask, "log_artifact", run_id=run_id, path=str(path)).result()
+        self._ask_in_turn("log_artifact", run_id=run_id, path=str(path))
 
     def metric_history(self, run_id: str, name: str) -> list[float]:
         """The values of a metric in the order in which they were logged; empty for a run that is not there."""
-        return self._calls.submit(self._ask, "metric_history", run_id=run_id, name=name).result()
+        return self._ask_in_turn("metric_history", run_id=run_id, name=name)
 
     def metric_names(self, run_id: str) -> list[str]:
         """What a run has logged."""
-        return self._calls.submit(self._ask, "metric_names", run_id=run_id).result()
+        return self._ask_in_turn("metric_names", run_id=run_id)
 
     def end_step(self, run_id: str, status: str) -> None:
         """Close a child run; ``status`` is FINISHED, FAILED or KILLED."""
@@ -130,11 +133,10 @@ class Tracker:
         What it logs it hands to this process (LOCALML_TRACKING); in a local workspace it talks to a server instead,
         which offers what Azure ML's does (LOCALML_TRACKING_SERVER).
         """
-        server = os.environ.get("LOCALML_TRACKING_SERVER")
         by_server = {"MLFLOW_REGISTRY_URI": self.uri, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
         return {
-            "MLFLOW_TRACKING_URI": server or self.uri,
-            **(by_server if server else {"LOCALML_TRACKING": self._socket.address}),
+            "MLFLOW_TRACKING_URI": self._server or self.uri,
+            **(by_server if self._server else {"LOCALML_TRACKING": self._socket.address}),
             "MLFLOW_RUN_ID": run_id,
             "MLFLOW_EXPERIMENT_ID": self._experiment_id,
             "MLFLOW_EXPERIMENT_NAME": self._experiment,
@@ -146,4 +148,4 @@ class Tracker:
     def close(self, status: str) -> None:
         """Close the parent run, after everything else that is still to be written."""
         if self._opened and not self._opened.exception():
-            self._calls.submit(self._ask, "end_run", run_id=self._parent_id, status=status).result()
+            self._ask_in_turn("end_run", run_id=self._parent_id, status=status)

@@ -24,8 +24,8 @@ class TrackingSocket(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, ask: Callable[..., Any]) -> None:
         self.ask = ask
-        self._folder = Path(tempfile.mkdtemp(prefix="localml-"))  # a path of a socket has 107 characters at most
-        super().__init__(str(self._folder / "tracking"), _Handler)
+        self.folder = Path(tempfile.mkdtemp(prefix="localml-"))  # a path of a socket has 107 characters at most
+        super().__init__(str(self.folder / "tracking"), _Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     @property
@@ -35,7 +35,7 @@ class TrackingSocket(socketserver.ThreadingUnixStreamServer):
     def close(self) -> None:
         self.shutdown()
         self.server_close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Handler(socketserver.StreamRequestHandler):

@@ -36,7 +36,7 @@ class WriterHere:
     """
 
     def __init__(self, command: list[str], **_: object) -> None:
-        self._uri, self._answer = command[-1], ""
+        self._uri, self._answer = command[3], ""
         self.stdin = self.stdout = self
 
     def write(self, line: str) -> None:
