@@ -129,8 +129,7 @@ def _percentages(traffic: dict[str, int]) -> str:
 def _up(args: argparse.Namespace) -> None:
     if not (args.root / "endpoints" / "endpoints.json").exists():
         raise RunError(f"nothing was deployed from {args.root}: there is no endpoints/endpoints.json in it")
-    client.ensure_host(args.root)
-    _list(client.find_host(args.root))
+    _list(client.running_host(args.root))
 
 
 def _stop(args: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ class StepProcesses:
         keep_open: tuple[int, ...] = (),
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        port = _free_port() if distributed else 0
+        port = free_port() if distributed else 0
         self._processes: list[subprocess.Popen] = []
         self._readers: list[threading.Thread] = []
         try:
@@ -108,7 +108,8 @@ def _copy(process: subprocess.Popen, path: Path, on_line: Callable[[str], None] 
                 on_line(line.decode("utf-8", "replace").rstrip("\n"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -396,8 +396,6 @@ def test_on_a_full_disk_traffic_goes_back_and_nothing_is_left_running(tmp_path):
     hosted = Hosted(tmp_path).endpoint("full", blue={}, green={})
     for name in ("endpoints.json", "processes.json"):
         (tmp_path / "endpoints" / f"{name}.partial").mkdir()  # so that neither can be written
-    refusal = hosted.refused("PUT", "/full", {"tags": {"a": "b"}})
-    assert (refusal.status, refusal.code) == (500, "HostFailed")
     hosted.call("PUT", "/full/traffic", {"traffic": {"green": 100}})
     assert hosted.ask("full")[1]["azureml-model-deployment"] == "green"
     os.kill(pids(hosted, "full", "green")[0], signal.SIGKILL)
@@ -405,7 +403,28 @@ def test_on_a_full_disk_traffic_goes_back_and_nothing_is_left_running(tmp_path):
     running = [*pids(hosted, "full", "blue"), *new]
     client.stop_host(tmp_path, 20)
     assert len(running) == 2
+    assert "endpoints.json cannot be written" in (tmp_path / "endpoints" / "host.log").read_text()
     assert not [pid for pid in running if psutil.pid_exists(pid)]
+
+
+@pytest.mark.slow
+def test_a_host_that_is_slow_is_not_started_again(tmp_path):
+    hosted = Hosted(tmp_path)
+    host = client.find_host(tmp_path)
+    file, seconds = tmp_path / "endpoints" / "host.json", 1.5 * client._ANSWER_SECONDS
+    said = file.read_text()
+    os.kill(host.pid, signal.SIGSTOP)
+    try:
+        assert client.running_host(tmp_path) == host
+        file.write_text(json.dumps(json.loads(said) | {"create_time": 0}))  # as of a process that ended long ago
+        later = threading.Timer(seconds, os.kill, (host.pid, signal.SIGCONT))
+        later.start()
+        assert client.running_host(tmp_path) == host
+        later.join()
+    finally:
+        os.kill(host.pid, signal.SIGCONT)
+        file.write_text(said)
+    hosted.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from localml.endpoints import chat_form, splitter
+from localml.endpoints import autoscale, chat_form, registry, splitter
 from localml.endpoints.autoscale import Window, decide
 from localml.endpoints.balancer import Balancer
 from localml.endpoints.contract import ApiError, AutoscaleBody, DeploymentBody, TrafficBody, read
@@ -139,6 +139,30 @@ def test_a_decision_to_scale(cpu, requests, count, rested, wanted):
     observed = [(rule, values[rule.metric_trigger.metric_name]) for rule in profile.rules]
     decision = decide(observed, profile.capacity, count, rested)
     assert (decision and decision.count) == wanted
+
+
+def test_autoscale_goes_on_when_the_disk_is_full(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    async def scale(count: int) -> None:
+        scaled.append(count)
+
+    async def run() -> None:
+        monkeypatch.setattr(registry, "write_whole", full)
+        endpoints = registry.Registry(tmp_path)
+        deployment = SimpleNamespace(instances=[], provisioning_state="Succeeded", autoscale=None, scale=scale)
+        await endpoints._set_autoscale(deployment, rules(rules=[]))
+        while len(scaled) < 2:  # which never grows to what was asked for
+            assert not any(task.done() for task in deployment.autoscale._tasks)
+            await pause(0.01)
+        await deployment.autoscale.stop()
+        await endpoints.close()
+
+    scaled, pause = [], asyncio.sleep
+    monkeypatch.setattr(autoscale.asyncio, "sleep", lambda seconds: pause(seconds / 100))
+    asyncio.run(run())
+    assert scaled == [1, 1]
 
 
 def test_a_window_has_no_value_before_it_is_full():

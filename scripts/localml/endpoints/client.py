@@ -56,25 +56,41 @@ class Host:
         return content
 
 
-def find_host(root: Path) -> Host | None:
-    """The host of a root if it runs and answers."""
+def find_host(root: Path, seconds: float = _ANSWER_SECONDS) -> Host | None:
+    """The host of a root if it runs and answers in time."""
     try:
         content = json.loads(_file(root).read_text(encoding="utf-8"))
         host = Host(content["url"], content["token"], content["pid"])
-        host.call("GET", "/onlineEndpoints", timeout=_ANSWER_SECONDS)
+        host.call("GET", "/onlineEndpoints", timeout=seconds)
         return host
     except (OSError, ValueError, KeyError, TypeError, CallError):
         return None
 
 
-def ensure_host(root: Path) -> Path:
-    """Start the host of a root unless it runs, and give its host.json; all who ask at once get the same host."""
+def running_host(root: Path) -> Host:
+    """The host of a root, started unless it runs; all who ask at once get the same one.
+
+    One that runs is not asked first whether it answers: that is seen by the call that it is wanted for.
+    """
+    if known := _written_by(root):
+        return known[0]
     folder = _file(root).parent
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "start.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if find_host(root) is None:
-            _start(root, folder)
+        deadline = time.monotonic() + _START_SECONDS
+        while is_hosted(root):  # by one that is about to answer or to end
+            if host := find_host(root, _START_SECONDS):
+                return host
+            if time.monotonic() > deadline:
+                raise RunError(f"the host of {root} does not answer; end it: python scripts/endpoint.py stop")
+            time.sleep(0.05)
+        return _start(root, folder)
+
+
+def ensure_host(root: Path) -> Path:
+    """The host.json of ``running_host``, by which a step finds it."""
+    running_host(root)
     return _file(root)
 
 
@@ -112,20 +128,32 @@ def path_of(endpoint: str, deployment: str | None = None) -> str:
     return path if deployment is None else f"{path}/deployments/{quote(deployment, safe='')}"
 
 
-def _kill(root: Path) -> None:
+def _written_by(root: Path) -> tuple[Host, psutil.Process] | None:
+    """The host that has written host.json, if its process still runs: a number alone is given out again."""
     try:
         content = json.loads(_file(root).read_text(encoding="utf-8"))
         process = psutil.Process(content["pid"])
-        if abs(process.create_time() - content["create_time"]) < 0.01:
-            process.kill()
-            process.wait(_ANSWER_SECONDS)
-            return
-    except (OSError, ValueError, KeyError, psutil.Error):
+        is_it = abs(process.create_time() - content["create_time"]) < 0.01
+        if is_it and process.status() != psutil.STATUS_ZOMBIE:
+            return Host(content["url"], content["token"], content["pid"]), process
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         pass
-    raise RunError(f"the host of {root} does not answer, and its host.json does not say which process it is")
+    return None
 
 
-def _start(root: Path, folder: Path) -> None:
+def _kill(root: Path) -> None:
+    if (known := _written_by(root)) is None:
+        raise RunError(f"the host of {root} does not answer, and its host.json does not say which process it is")
+    try:
+        known[1].kill()
+        known[1].wait(_ANSWER_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.Error as error:
+        raise RunError(f"the host of {root} does not answer and cannot be ended: {error}") from None
+
+
+def _start(root: Path, folder: Path) -> Host:
     log = folder / "host.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -140,7 +168,7 @@ def _start(root: Path, folder: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if (host := find_host(root)) and host.pid == process.pid:
-            return
+            return host
         if process.poll() is not None:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise RunError(f"the host of the local endpoints ended at once: {' '.join(last)}; see {log}")

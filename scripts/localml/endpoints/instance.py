@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import aiohttp
 from localml.endpoints.contract import DeploymentBody
 from localml.endpoints.process_book import ProcessBook
 from localml.endpoints.servers import Server
-from localml.process import GRACE_SECONDS
+from localml.process import GRACE_SECONDS, free_port
 
 _STARTING_POLL_SECONDS = 0.1
 _POLL_SECONDS = 0.05
@@ -96,7 +95,7 @@ class Instance:
 
     async def _live(self) -> tuple[str, bool]:
         """One process from its start to its end: why it ended, and whether another start may help."""
-        self.port = _free_port()
+        self.port = free_port()
         try:
             process = self._start()
         except (OSError, ValueError) as error:  # a ValueError for a zero byte in the command or its environment
@@ -214,9 +213,3 @@ async def _ended(process: subprocess.Popen) -> int:
 def _signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

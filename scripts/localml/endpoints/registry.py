@@ -156,10 +156,7 @@ class Registry:
             self.deployment(name, deployment)
         endpoint.traffic, endpoint.mirror_traffic = dict(body.traffic), dict(body.mirror_traffic)
         endpoint.splitter.route(body.traffic, body.mirror_traffic)
-        try:
-            self._save()
-        except OSError as error:  # nor does it fail on a full disk
-            _logger.warning("%s cannot be written: %s", self._state, error)
+        self._save()
         return endpoint
 
     async def put_autoscale(self, name: str, deployment: str, body: AutoscaleBody) -> Autoscale:
@@ -237,7 +234,10 @@ class Registry:
             }
             for endpoint in self.endpoints.values()
         }
-        write_whole(self._state, {"endpoints": endpoints})
+        try:
+            write_whole(self._state, {"endpoints": endpoints})
+        except OSError as error:  # a full disk neither undoes nor ends what is going on; the next change writes it all
+            _logger.warning("%s cannot be written: %s", self._state, error)
 
 
 def _same_content(known: Deployment, body: DeploymentBody) -> bool:
