@@ -95,7 +95,7 @@ def up(args: argparse.Namespace) -> None:
 
 
 def down(args: argparse.Namespace) -> None:
-    if process := running(args.root):
+    if process := _service(args.root):
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(timeout=30)
@@ -115,12 +115,24 @@ def env(args: argparse.Namespace) -> None:
 
 def running(root: Path) -> psutil.Process | None:
     """The service, if it runs; a number that went to another process since is not it."""
-    try:
-        process = psutil.Process(settings.read(root).pid or -1)
-        ours = {"localml.workspace.service", str(root.resolve())}
-        return process if ours <= set(process.cmdline()) else None
-    except (RunError, psutil.Error, ValueError):
+    if not settings.is_made(root):
         return None
+    known = settings.read(root)
+    try:
+        process = psutil.Process(known.pid or -1)
+        return process if _serves(root, process.cmdline()) else None
+    except (psutil.Error, ValueError):
+        return None
+
+
+def _service(root: Path) -> psutil.Process | None:
+    """As ``running``, whatever became of the settings: they may be damaged or gone, or not made yet."""
+    processes = psutil.process_iter(["cmdline"])
+    return next((each for each in processes if _serves(root, each.info["cmdline"] or [])), None)
+
+
+def _serves(root: Path, command: list[str]) -> bool:
+    return {"localml.workspace.service", str(root.resolve())} <= set(command)
 
 
 def _end_azurite(root: Path) -> None:

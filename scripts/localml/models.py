@@ -2,6 +2,8 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from localml.errors import RunError
 
@@ -30,4 +32,9 @@ def folder_of(store: Path, reference: str) -> Path | None:
     if version not in versions:
         known = ", ".join([*map(str, sorted(versions)), *(f"@{alias}" for alias in aliases)])
         raise RunError(f"{reference}: the registry of this machine has {known} of {found['name']}")
-    return Path(versions[version].source)
+    return folder_of_source(versions[version].source)
+
+
+def folder_of_source(source: str) -> Path:
+    """Where the files of a version lie by MLflow, which keeps a path as it was given or as a URI with its escapes."""
+    return Path(url2pathname(urlsplit(source).path)) if source.startswith("file:") else Path(source)

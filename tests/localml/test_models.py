@@ -43,6 +43,12 @@ def test_another_version_is_an_error_that_names_those_there(store, reference):
         models.folder_of(store, f"azureml:slm-demo{reference}")
 
 
+def test_a_source_that_is_a_uri_is_a_path_with_any_letter(tmp_path):
+    folder = tmp_path / "my 日本語 #1 100%"
+    assert models.folder_of_source(folder.as_uri()) == folder
+    assert models.folder_of_source(str(folder)) == folder
+
+
 def test_the_registry_file_comes_first(store, tmp_path):
     registry = tmp_path / "assets.yml"
     assets = Assets(tmp_path, registry, store.parent)

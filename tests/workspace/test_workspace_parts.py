@@ -1,19 +1,32 @@
 """The parts of the local workspace one by one, in this process: files of jobs, refusals, logs, certificates, locks."""
 
+import contextlib
 import datetime
 import fcntl
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from azure.core.exceptions import ServiceRequestError
 
 import workspace as script
 from localml.errors import RunError
-from localml.workspace import certificates, job_logs, job_process, settings, workspace_api
+from localml.workspace import (
+    blobs,
+    certificates,
+    endpoints_api,
+    job_logs,
+    job_process,
+    registered_models,
+    settings,
+    studio,
+    workspace_api,
+)
 from localml.workspace.arm import ArmError, Place
 from localml.workspace.assets_api import Assets
 from localml.workspace.identity import Identity
@@ -38,6 +51,24 @@ def _environment():
     pass
 
 
+class SomeBlobs:
+    """A blob store in which a path without an ending is a folder; each file says where it is from and which it is."""
+
+    def __init__(self) -> None:
+        self.num_downloads = 0
+        self.breaks = False
+
+    def download(self, container: str, path: str, target: Path) -> Path:
+        self.num_downloads += 1
+        top = target / Path(path).name
+        for name in ("",) if top.suffix else ("a.txt", "b.txt"):
+            (file := top / name if name else top).parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{container}/{path} {self.num_downloads}")
+            if self.breaks:
+                raise ServiceRequestError("connection reset")
+        return top
+
+
 @pytest.fixture
 def store(tmp_path) -> ResourceStore:
     return ResourceStore(settings.database(tmp_path))
@@ -45,13 +76,12 @@ def store(tmp_path) -> ResourceStore:
 
 @pytest.fixture
 def jobs(store, tmp_path) -> Jobs:
-    return Jobs(store, tmp_path, SimpleNamespace(address=lambda name: name), {})
+    return Jobs(store, tmp_path, SimpleNamespace(address=lambda name: name), {}, at_once=2)
 
 
 @pytest.fixture
 def files(store, tmp_path) -> JobFiles:
-    blobs = SimpleNamespace(download=lambda container, path, target: (container, path, target.relative_to(tmp_path)))
-    return JobFiles(store, blobs, tmp_path, tmp_path)
+    return JobFiles(store, SomeBlobs(), tmp_path, tmp_path)
 
 
 def add(store: ResourceStore, resource_id: str, **properties) -> str:
@@ -74,12 +104,32 @@ def test_environments_of_one_version_keep_their_own_packages(store, files, tmp_p
 
 def test_data_come_from_the_store_that_is_named(store, files):
     read = "azureml://datastores/{}/paths/a/b.txt".format
-    assert files.local_data(read("workspaceblobstore"))[:2] == ("azureml-blobstore", "a/b.txt")
-    assert files.local_data(read("workspaceartifactstore"))[:2] == ("azureml", "a/b.txt")
+    assert files.local_data(read("workspaceblobstore")).read_text() == "azureml-blobstore/a/b.txt 1"
+    assert files.local_data(read("workspaceartifactstore")).read_text() == "azureml/a/b.txt 2"
     with pytest.raises(RunError, match="datastore raw_data is not on this machine"):
         files.local_data(read("raw_data"))
     with pytest.raises(RunError, match="leads out"):
         files.local_data("azureml://datastores/workspaceblobstore/paths/../../../a.txt")
+
+
+def test_what_is_brought_once_stays_as_it_is(files):
+    """A server has it open, and a deployment is put again for a change of its count."""
+    read = "azureml://datastores/workspaceblobstore/paths/{}".format
+    files._blobs.breaks = True
+    with pytest.raises(ServiceRequestError):
+        files.local_data(read("models/one"))
+    files._blobs.breaks = False
+    folder = files.local_data(read("models/one"))
+    before = {file.name: (file.stat().st_ino, file.read_text()) for file in folder.iterdir()}
+    assert before.keys() == {"a.txt", "b.txt"}
+    assert files.local_data(read("models/one/")) == folder
+    assert {file.name: (file.stat().st_ino, file.read_text()) for file in folder.iterdir()} == before
+
+
+def test_a_file_does_not_stand_for_the_folder_that_it_is_in(files):
+    read = "azureml://datastores/workspaceblobstore/paths/{}".format
+    assert files.local_data(read("models/one/a.txt")).name == "a.txt"
+    assert len(list(files.local_data(read("models/one")).iterdir())) == 2
 
 
 def test_what_the_endpoints_of_this_machine_collect_is_found(files, tmp_path):
@@ -93,9 +143,9 @@ def test_what_the_endpoints_of_this_machine_collect_is_found(files, tmp_path):
 
 def test_data_and_models_of_registries_are_inputs(store, files):
     model = add(store, f"{REGISTRY}/models/slm/versions/3", modelUri=f"{BLOB}/c0ffee/weights")
-    assert files.local_data(model)[:2] == ("c0ffee", "weights")
+    assert (files.local_data(model) / "a.txt").read_text() == "c0ffee/weights 1"
     data = add(store, f"{REGISTRY}/data/texts/versions/1", dataUri=f"{BLOB}/feed/a/b.jsonl?sig=1")
-    assert files.local_data(data)[:2] == ("feed", "a/b.jsonl")
+    assert files.local_data(data).read_text() == "feed/a/b.jsonl 2"
     for absent in (f"{REGISTRY}/models/slm/versions/4", f"{REGISTRY}/models/slm/labels/latest"):
         with pytest.raises(RunError, match="is not in registry shared; register it as a version there"):
             files.local_data(absent)
@@ -228,6 +278,105 @@ def test_only_its_own_service_is_the_one_that_runs(tmp_path):
     finally:
         other.kill()
         other.communicate()
+
+
+@pytest.mark.parametrize("content", ["{", '{"port": 1}', "[]"])
+def test_damaged_settings_are_not_replaced_and_their_service_is_stopped(tmp_path, capsys, content):
+    known = settings.ensure(tmp_path)
+    assert settings.ensure(tmp_path) == known
+    file = settings.folder(tmp_path) / "settings.json"
+    file.write_text(content)
+    for refused in (lambda: settings.ensure(tmp_path), lambda: script.running(tmp_path)):
+        with pytest.raises(RunError, match=r"settings\.json: .*`workspace.py down` and remove it"):
+            refused()
+    assert file.read_text() == content
+    (tmp_path / "localml.workspace.service").write_text("import time; print('ready', flush=True); time.sleep(60)")
+    command = [sys.executable, "localml.workspace.service", str(tmp_path), "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as service:
+        try:
+            service.stdout.readline()
+            assert script.main(["--root", str(tmp_path), "down"]) == 0
+            service.wait(10)
+        finally:
+            service.kill()
+    assert capsys.readouterr().out == "stopped\n"
+    file.unlink()
+    assert settings.ensure(tmp_path).secret != known.secret
+
+
+NPM = """#!{python}
+import pathlib, subprocess, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("--prefix") + 1])
+main = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+main.parent.mkdir(parents=True)
+main.touch()
+{then}
+"""
+HANG = """child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path({pid!r}).write_text(str(child.pid))
+child.wait()"""
+
+
+def test_azurite_is_installed_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+
+    def npm(then: str) -> None:
+        for name, content in (("npm", NPM.format(python=sys.executable, then=then)), ("node", "#!/bin/sh")):
+            (tmp_path / "bin" / name).write_text(content)
+            (tmp_path / "bin" / name).chmod(0o755)
+
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(blobs, "_INSTALL_SECONDS", 3.0)
+    root, pid = tmp_path / "root", tmp_path / "pid"
+    npm("sys.exit('no network')")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"npm could not install azurite@.*: no network"):
+            blobs.azurite_command(root)
+    npm(HANG.format(pid=str(pid)))
+    with pytest.raises(RunError, match=r"did not install azurite@.* within 3 s; .*npm install -g azurite@"):
+        blobs.azurite_command(root)
+    with contextlib.suppress(psutil.NoSuchProcess):  # its end may wait to be noticed
+        assert psutil.Process(int(pid.read_text())).status() == psutil.STATUS_ZOMBIE
+    (root / "npm" / "node_modules").mkdir(parents=True)  # of an install that was cut, before it was done in one go
+    npm("")
+    _, made = blobs.azurite_command(root)
+    assert Path(made).is_file()
+    assert Path(made).is_relative_to(root / "npm")
+    npm("sys.exit('again')")
+    assert blobs.azurite_command(root)[1] == made
+
+
+@pytest.mark.parametrize("failure", [RunError("it ended at once"), TimeoutError("timed out")])
+def test_a_host_that_fails_is_an_error_of_the_service(tmp_path, monkeypatch, failure):
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setattr(endpoints_api.endpoint_host, "running_host", fail)
+    with pytest.raises(ArmError, match=f"The host of the online endpoints failed: {failure}") as refused:
+        endpoints_api.OnlineEndpoints(None, None, tmp_path, "secret").host("GET", "/onlineEndpoints/words")
+    assert refused.value.status == 503
+
+
+def test_a_badge_has_the_color_of_its_state():
+    """Of two rules of one weight the later one counts."""
+    shades = [state for state in ("s{", "Completed{", "Failed{", "Canceled,") if f".{state}" in studio._STYLE]
+    assert sorted(shades, key=lambda state: studio._STYLE.rindex(f".{state}"))[0] == "s{"
+    assert len(shades) == 4
+
+
+def test_models_below_a_folder_with_any_letter_are_published(store, tmp_path):
+    root = tmp_path / "my 日本語"
+    (root / "model").mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as registry:
+        registry.execute("CREATE TABLE model_versions (name, version, source, description, current_stage)")
+        registry.execute("CREATE TABLE model_version_tags (name, version, key, value)")
+        row = ("slm", 1, (root / "model").as_uri(), None, "None")
+        registry.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?)", row)
+        registry.commit()
+    uploaded = []
+    registered_models.publish(root, store, SimpleNamespace(upload=lambda *given: uploaded.append(given)))
+    assert uploaded == [(root / "model", "azureml-blobstore", "models/slm/1")]
+    assert store.get("models", "slm", "1")["properties"]["modelType"] == "custom_model"
 
 
 @pytest.mark.parametrize(

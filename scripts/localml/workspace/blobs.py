@@ -1,12 +1,15 @@
 """The blob store of a local workspace: Azurite, Microsoft's emulator, over TLS on loopback."""
 
+import contextlib
 import datetime
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ContainerClient, ResourceTypes
 from azure.storage.blob import generate_account_sas as sign
@@ -20,6 +23,7 @@ DEFAULT_CONTAINER = "azureml-blobstore"
 ARTIFACTS_CONTAINER = "azureml"
 CONTAINERS = {"workspaceblobstore": DEFAULT_CONTAINER, "workspaceartifactstore": ARTIFACTS_CONTAINER}  # by datastore
 _START_SECONDS = 60.0
+_INSTALL_SECONDS = 200.0  # with a start of Azurite less than what `workspace.py up` waits
 _HOURS = 24
 
 
@@ -33,13 +37,31 @@ def azurite_command(root: Path) -> list[str]:
     if not node or not npm:
         raise RunError("the local workspace keeps blobs in Azurite, which needs Node.js: install node and npm")
     if not script.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), AZURITE]
-        done = subprocess.run(install, capture_output=True, text=True, cwd=folder, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise RunError(f"npm could not install {AZURITE}: {last}")
+        partial = root / "npm.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a start that was killed
+        partial.mkdir(parents=True)
+        _install(npm, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
     return [node, str(script)]
+
+
+def _install(npm: str, folder: Path) -> None:
+    """By npm, which is ended with all that it has started where it takes too long or this process is stopped."""
+    install = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), AZURITE]
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(install, cwd=folder, text=True, start_new_session=True, **pipes) as process:
+        try:
+            _, said = process.communicate(timeout=_INSTALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            took = f"npm did not install {AZURITE} within {_INSTALL_SECONDS:g} s"
+            raise RunError(f"{took}; start again, or install it yourself: npm install -g {AZURITE}") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        last = (said.strip().splitlines() or ["no reason given"])[-1]
+        raise RunError(f"npm could not install {AZURITE}: {last}")
 
 
 def end(folder: Path) -> None:

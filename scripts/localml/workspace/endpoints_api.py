@@ -239,13 +239,12 @@ class OnlineEndpoints:
     def host(self, method: str, path: str, body: Any = None) -> Any:
         """A call to the host of this root, which is started where none runs; its refusals are Azure's in form."""
         try:
-            if (host := endpoint_host.find_host(self._root)) is None:
-                endpoint_host.ensure_host(self._root)
-                host = endpoint_host.find_host(self._root)
-            return host.call(method, path, body)
+            return endpoint_host.running_host(self._root).call(method, path, body)
         except endpoint_host.CallError as error:
             code = "UserError" if error.status == 400 else error.code
             raise ArmError(error.status, code, str(error)) from None
+        except (RunError, OSError) as error:
+            raise ArmError(503, "ServiceUnavailable", f"The host of the online endpoints failed: {error}") from None
 
 
 def _seconds(duration: str) -> float:

@@ -1,5 +1,6 @@
 """From a job as the client has sent it to files that the local runner takes: snapshots and data come from the blobs."""
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -78,10 +79,25 @@ class JobFiles:
         raise RunError(f"{path} is not in {place.where if place else 'this workspace'}; register it as a version there")
 
     def _download(self, container: str, path: str) -> Path:
-        above = PurePosixPath(path).parent
-        if ".." in above.parts:
+        """What lies at a path, in a folder of its own: that of another path may hold a part of it."""
+        if ".." in PurePosixPath(path).parts:
             raise RunError(f"{path!r} leads out of its datastore")
-        return self._blobs.download(container, path, self._folder / "data" / container / above)
+        place = hashlib.sha256(f"{container}/{path}".encode()).hexdigest()[:16]
+        return self._once(container, path, self._folder / "data" / place / (PurePosixPath(path).name or container))
+
+    def _once(self, container: str, path: str, target: Path) -> Path:
+        """What lies at a path, brought to ``target`` whole, and never again: a server may have it open."""
+        if not target.exists():
+            partial = self._folder / "partial"
+            shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
+            found = self._blobs.download(container, path, partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                found.rename(target)
+            except OSError:  # another job has brought it meanwhile
+                if not target.exists():
+                    raise
+        return target
 
     def _component(self, resource_id: str) -> Path:
         """The spec of a component, with its code and environment beside it."""
@@ -125,18 +141,8 @@ class JobFiles:
         """The uploaded code, downloaded once."""
         place = Place.of(code)
         target = self._snapshots / _file_name(place)
-        if not target.exists():
-            uri = _BLOB.fullmatch(self._store.get(*place.key)["properties"]["codeUri"])
-            partial = self._folder / "snapshot" / _file_name(place)
-            shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
-            found = self._blobs.download(uri["container"], uri["path"], partial)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                found.rename(target)
-            except OSError:  # another job has brought it meanwhile
-                if not target.exists():
-                    raise
-        return target
+        uri = _BLOB.fullmatch(self._store.get(*place.key)["properties"]["codeUri"])
+        return self._once(uri["container"], uri["path"], target)
 
     def _environment(self, environment: str) -> dict[str, Any]:
         place = Place.of(environment)

@@ -91,7 +91,7 @@ def _run(store: ResourceStore, blobs: Blobs, root: Path, name: str) -> None:
         folder = root / "workspace" / "jobs" / name
         files = JobFiles(store, blobs, folder, root)
         path = files.write(store.get("jobs", name) | {"properties": submitted})
-        if (root / "workspace" / "jobs" / name / "attempted").exists():
+        if (folder / "attempted").exists():
             shutil.rmtree(root / "jobs" / name, ignore_errors=True)  # links to what an attempt finished that was killed
         (folder / "attempted").touch()
 

@@ -25,7 +25,6 @@ from localml.workspace.job_files import named
 from localml.workspace.resource_store import ResourceStore
 
 ENDED = ("Completed", "Failed", "Canceled")
-AT_ONCE = 2  # jobs; each has steps that run side by side as well
 _SCRIPTS = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.2
 _CANCEL_SECONDS = 30.0  # then the process of a job is killed
@@ -39,9 +38,7 @@ _OF_THE_WORKSPACE = ("status", "services")  # which a client that has read a job
 class Jobs:
     """``start`` begins to run what is queued, in a thread of its own."""
 
-    def __init__(
-        self, store: ResourceStore, root: Path, studio: Any, variables: dict[str, str], at_once: int = AT_ONCE
-    ) -> None:
+    def __init__(self, store: ResourceStore, root: Path, studio: Any, variables: dict[str, str], at_once: int) -> None:
         self._store, self._root, self._studio, self._variables = store, root, studio, variables
         self._at_once = at_once
         self._queue: collections.deque[str] = collections.deque()

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+from localml.models import folder_of_source
 from localml.workspace.arm import envelope
 from localml.workspace.blobs import DEFAULT_CONTAINER, Blobs
 from localml.workspace.resource_store import ResourceStore
@@ -24,7 +25,7 @@ def publish(root: Path, store: ResourceStore, blobs: Blobs) -> None:
         except sqlite3.OperationalError:  # another process is about to make its tables
             return
         for name, version, source, description in versions:
-            folder = Path(source.removeprefix("file://"))
+            folder = folder_of_source(source)
             if store.get("models", name, version) or not folder.is_dir():
                 continue
             path = f"models/{name}/{version}"

@@ -27,9 +27,6 @@ class ResourceStore:
         self._connection.execute("PRAGMA synchronous=NORMAL")  # whole after any kill of a process
         self._connection.execute(_TABLE)
 
-    def close(self) -> None:
-        self._connection.close()
-
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, and no other process or thread between; may stand within another one."""

@@ -1,6 +1,6 @@
 """The process of a local workspace: TLS on loopback, sign-in, and every call to the part that answers it.
 
-Started by ``scripts/workspace.py up`` as ``python -m localml.workspace.service ROOT``.
+Started by ``scripts/workspace.py up`` as ``python -m localml.workspace.service ROOT JOBS``.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from localml.workspace.endpoints_api import OnlineEndpoints
 from localml.workspace.history_api import History
 from localml.workspace.identity import Identity
 from localml.workspace.insights_api import Insights
-from localml.workspace.jobs import AT_ONCE, Jobs
+from localml.workspace.jobs import Jobs
 from localml.workspace.resource_store import ResourceStore
 from localml.workspace.studio import Studio
 
@@ -189,6 +189,6 @@ async def serve(root: Path, at_once: int) -> None:
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            asyncio.run(serve(Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else AT_ONCE))
+            asyncio.run(serve(Path(sys.argv[1]).resolve(), int(sys.argv[2])))
         except (RunError, OSError) as error:
             sys.exit(f"error: {error}")

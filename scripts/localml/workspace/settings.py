@@ -101,26 +101,30 @@ def is_served(root: Path) -> bool:
     return False
 
 
+def is_made(root: Path) -> bool:
+    """Whether there are settings, be they damaged."""
+    return _file(root).exists()
+
+
 def read(root: Path) -> Settings:
     try:
-        return Settings(**json.loads((folder(root) / "settings.json").read_text(encoding="utf-8")))
-    except OSError:
+        return Settings(**json.loads(_file(root).read_text(encoding="utf-8")))
+    except FileNotFoundError:
         raise RunError(f"there is no workspace below {root}; start one: python scripts/workspace.py up") from None
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{folder(root) / 'settings.json'}: {error}; `workspace.py down` and remove it") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{_file(root)}: {error}; `workspace.py down` and remove it") from None
 
 
 def ensure(root: Path) -> Settings:
     """Those of an earlier start, since the clients of a workspace know its address, or new ones."""
-    try:
+    if is_made(root):
         return read(root)
-    except RunError:
-        names = ("port", "blob_port", "tracking_port", "studio_port")
-        ports = dict(zip(names, _free_ports(len(names)), strict=True))
-        key = b64encode(secrets.token_bytes(64)).decode()
-        made = Settings(**ports, secret=secrets.token_urlsafe(32), blob_key=key)
-        write(root, made)
-        return made
+    names = ("port", "blob_port", "tracking_port", "studio_port")
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    key = b64encode(secrets.token_bytes(64)).decode()
+    made = Settings(**ports, secret=secrets.token_urlsafe(32), blob_key=key)
+    write(root, made)
+    return made
 
 
 def write(root: Path, known: Settings) -> None:
@@ -129,7 +133,11 @@ def write(root: Path, known: Settings) -> None:
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(dataclasses.asdict(known), file, indent=2)
-    partial.replace(folder(root) / "settings.json")
+    partial.replace(_file(root))
+
+
+def _file(root: Path) -> Path:
+    return folder(root) / "settings.json"
 
 
 def _free_ports(number: int) -> list[int]:

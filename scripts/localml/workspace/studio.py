@@ -19,20 +19,21 @@ from aiohttp import web
 
 from localml.workspace.arm import ArmError, not_found
 from localml.workspace.job_logs import execution_log, step_log
+from localml.workspace.jobs import ENDED
 from localml.workspace.resource_store import ResourceStore
 from localml.workspace.workspace_api import SCOPE
 
 _POLICY = "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:"
-_ENDED = ("Completed", "Failed", "Canceled")
 _TEXTS = (".md", ".txt", ".json", ".jsonl", ".csv", ".yml", ".yaml", ".log", "")
 _MAX_FILES = 20  # of an output, in the list
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1b1f}
 h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #ddd}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.s{border-radius:1rem;padding:.1rem .6rem;font-size:.85em}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
+.s{border-radius:1rem;padding:.1rem .6rem;font-size:.85em;background:#e5f1fb;color:#0b4a7d}
 .Completed{background:#dff6dd;color:#0b5a08}.Failed{background:#fde7e9;color:#8e0f1b}
-.Canceled,.CancelRequested{background:#fff4ce;color:#614c00}.s{background:#e5f1fb;color:#0b4a7d}
+.Canceled,.CancelRequested{background:#fff4ce;color:#614c00}
 pre{background:#f5f5f5;padding:1rem;overflow:auto;border-radius:.3rem}a{color:#0b5cad}
 @media(prefers-color-scheme:dark){body{background:#1b1b1f;color:#e8e8ec}pre{background:#2a2a30}a{color:#7ab8f5}
 td,th{border-color:#444}}
@@ -73,7 +74,7 @@ class Studio:
             raise not_found(f"Job {name}")
         rest = [part for part in rest if part]
         if not what:
-            return _html(name, self._job(job), refresh=job["properties"]["status"] not in _ENDED)
+            return _html(name, self._job(job), refresh=job["properties"]["status"] not in ENDED)
         if what == "logs":
             text = step_log(self._root, name, rest[0]) if rest else execution_log(self._root, name)
             return text.encode(), "text/plain; charset=utf-8"
@@ -153,7 +154,7 @@ def _badge(status: str) -> str:
 
 
 def _end_of(step: dict) -> str | None:
-    return step["at"] if step["status"] in _ENDED else None
+    return step["at"] if step["status"] in ENDED else None
 
 
 def _seconds(known: dict) -> str:
