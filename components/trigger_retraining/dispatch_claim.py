@@ -85,7 +85,9 @@ def _others(client: Any, own: Any, decision_id: str) -> list[Any]:
 
 
 def _state(run: Any) -> str | None:
-    return run.data.tags.get(STATE)
+    """As the tag says it; a run that came to its end has sent what it was sending, noted or not."""
+    state = run.data.tags.get(STATE)
+    return SENT if state == SENDING and run.info.status == "FINISHED" else state
 
 
 def _opened(run: Any) -> tuple[int, str]:

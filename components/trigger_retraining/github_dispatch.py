@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import os
 import re
 import time
 import urllib.parse
@@ -15,6 +14,7 @@ import dispatch_claim
 from retraining_decision import Decision
 from retraining_job import BY_SERVICE, REFUSED, Outcome
 
+from slmkit import azure_identity
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,13 +115,10 @@ def key_vault_signer(key_url: str) -> Signer:
 
     def sign(message: bytes) -> bytes:
         from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
         from azure.keyvault.keys.crypto import CryptographyClient, SignatureAlgorithm
 
-        # A compute with a user-assigned identity names it here; DefaultAzureCredential does not look.
-        identity = os.environ.get("DEFAULT_IDENTITY_CLIENT_ID")
         try:
-            with CryptographyClient(key_url, DefaultAzureCredential(managed_identity_client_id=identity)) as client:
+            with CryptographyClient(key_url, azure_identity.default_credential()) as client:
                 return client.sign(SignatureAlgorithm.rs256, hashlib.sha256(message).digest()).signature
         except (AzureError, ValueError, NotImplementedError) as error:
             said = " ".join(str(getattr(error, "message", None) or error).split())

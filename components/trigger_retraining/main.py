@@ -146,7 +146,8 @@ def asked_for(args: Args) -> dict[str, Any]:
 
 def summary(args: Args, decision: "Decision", outcome: "Outcome") -> str:
     state = "started" if outcome.started else "not started"
-    lines = [f"{decision.action.upper()} on {args.target}: {state} ({outcome.why})"]
+    place = "" if decision.action == "none" else f" on {args.target}"
+    lines = [f"{decision.action.upper()}{place}: {state} ({outcome.why})"]
     if outcome.job_name:
         lines.append(f"  {outcome.job_name} {outcome.status or ''}  {outcome.url or ''}".rstrip())
     return "\n".join([*lines, *(f"  {reason}" for reason in decision.reasons)])

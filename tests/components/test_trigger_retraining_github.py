@@ -331,6 +331,10 @@ def test_an_event_that_is_sent_is_noted_or_said_not_to_be(modules, send, github,
     assert runs.client.get_run(runs.ids[1]).data.tags["retraining_dispatch"] == state
     note = f"; MLflow did not take note, so do not give the decision {made(modules).decision_id[:12]} again"
     assert outcome.why == "sent llm-drift to acme/slm" + ("" if state == "sent" else note)
+    runs.client.set_terminated(runs.ids[1])
+    runs.as_run(2)
+    again = send()
+    assert (again.started, again.why) == (False, f"sent already by the run {runs.ids[1]}")
 
 
 @pytest.mark.parametrize("first_sends", [True, False])

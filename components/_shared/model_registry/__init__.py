@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 from model_registry.versions import ALIASES, ModelVersion, Registered
+from slmkit import azure_identity
 from slmkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,13 +78,10 @@ def workspace_client(registry_name: str | None = None):
     """The workspace that the job runs in, or a shared registry, as the submitting user or as the compute."""
     from azure.ai.ml import MLClient
     from azure.ai.ml.identity import AzureMLOnBehalfOfCredential
-    from azure.identity import DefaultAzureCredential
 
-    if os.environ.get("OBO_ENDPOINT"):
-        credential = AzureMLOnBehalfOfCredential()
-    else:
-        # A compute with a user-assigned identity names it here; DefaultAzureCredential does not look.
-        credential = DefaultAzureCredential(managed_identity_client_id=os.environ.get("DEFAULT_IDENTITY_CLIENT_ID"))
+    credential = (
+        AzureMLOnBehalfOfCredential() if os.environ.get("OBO_ENDPOINT") else azure_identity.default_credential()
+    )
     if registry_name:
         return MLClient(credential, registry_name=registry_name)
     return MLClient(credential, *(os.environ[name] for name in WORKSPACE_VARIABLES))
