@@ -10,7 +10,7 @@ import azure_autoscale
 import azure_errors
 from azure_metrics import EndpointMetrics
 from deployment_spec import DATA_COLLECTOR, SPECS, DeploymentSpec
-from rollout_target import BEFORE_TAG, Address, Endpoint, Health, Measured, RefusedError, Traffic
+from rollout_target import BEFORE_TAG, Address, Endpoint, Health, HeldError, Measured, RefusedError, Traffic
 
 from model_registry.azure_service import ENDED
 
@@ -124,8 +124,8 @@ class AzureEndpoint:
             raise self._is_held_by(holder)
         return endpoint
 
-    def _is_held_by(self, job: str) -> RefusedError:
-        return RefusedError(f"{self._name}: another rollout is under way, in job {job}; wait for its end, or cancel it")
+    def _is_held_by(self, job: str) -> HeldError:
+        return HeldError(f"{self._name}: another rollout is under way, in job {job}; wait for its end, or cancel it")
 
     def _wait(self, poller: Any, what: str) -> None:
         poller.wait(CHANGE_SECONDS)  # which says nothing when the time is over

@@ -9,7 +9,7 @@ from typing import Any
 
 import rollout_rules
 from rollout_rules import Limits
-from rollout_target import Address, Counts, Endpoint, Target, Traffic
+from rollout_target import Address, Counts, Endpoint, HeldError, Target, Traffic
 
 from slmkit.errors import UserError
 
@@ -161,6 +161,8 @@ class Rollout:
             try:
                 self.target.set_traffic(before)
                 break
+            except HeldError:
+                raise
             except BaseException as error:
                 if attempt == RESTORE_ATTEMPTS:
                     raise RolloutError(

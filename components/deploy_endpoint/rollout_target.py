@@ -18,6 +18,10 @@ class RefusedError(UserError):
         super().__init__(message, exit_code=REFUSED)
 
 
+class HeldError(RefusedError):
+    """Another rollout has the endpoint; its traffic is no longer this one's to change."""
+
+
 @dataclass(frozen=True)
 class Traffic:
     """Percentages by deployment: of the requests that it answers, and of those that it gets a copy of."""

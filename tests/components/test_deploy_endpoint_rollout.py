@@ -423,6 +423,20 @@ def test_a_way_back_that_is_blocked_is_said(make):
     assert target.interrupted.live == {"blue": 100}  # for the next run
 
 
+def test_there_is_no_way_back_where_another_rollout_has_the_endpoint(make):
+    rollout, target = make(BLUE, ALL_BLUE)
+    target.is_failing = lambda name, percent: name == "green" and percent == 10
+
+    def held(number, call):
+        if call[0] == "set_traffic" and call[1].live == {"blue": 100} and not call[1].mirror:
+            raise target.t.HeldError("slm: another rollout is under way, in job b")
+
+    target.trouble = held
+    with pytest.raises(target.t.HeldError, match="another rollout is under way, in job b"):
+        rollout.run()
+    assert target.calls.count(("set_traffic", target.t.Traffic({"blue": 100}))) == 1
+
+
 TROUBLES = [ConnectionError, KeyboardInterrupt, SystemExit, ValueError, MemoryError]
 
 
