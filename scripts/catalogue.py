@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 import yaml
 
 COMPONENTS = Path(__file__).resolve().parent.parent / "components"
@@ -74,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     if now == text:
         return 0
     if args.check:
-        print(f"stale: {catalogue}; run python scripts/catalogue.py", file=sys.stderr)
+        print(f"stale: {catalogue}; run .venv/bin/python scripts/catalogue.py", file=sys.stderr)
         return 1
     catalogue.write_text(text, encoding="utf-8")
     print(f"written: {catalogue}")

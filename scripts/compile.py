@@ -6,11 +6,16 @@ pipelines/components/, since a job file can only name the component of a node, n
 """
 
 import argparse
+import difflib
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -71,20 +76,36 @@ def read_preset(path: Path) -> Preset:
     """Read a preset; raises ``RunError`` with the file and the key that is unknown, missing or of a wrong type."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "jobs" in content:
+            raise RunError(f"{path}: this is a job; compile its preset, pipelines/presets/{path.name}")
         preset = Preset.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        unknown = [each for each in found if each["type"] == "extra_forbidden" and len(each["loc"]) == 1]
+        first = [*unknown, *found][0]  # a section that is misspelt is also one that is missing
         key = ".".join(map(str, first["loc"])) or "the file"
         section, *inner = first["loc"] or ("",)
         model = {"sweep": SweepValues, "outputs": OutputName}.get(section, Preset) if inner else Preset
-        unknown = f"unknown key; known are: {', '.join(model.model_fields)}"
-        what = unknown if first["type"] == "extra_forbidden" else first["msg"]
+        known = ", ".join(model.model_fields)
+        what = f"unknown key; known are: {known}" if first["type"] == "extra_forbidden" else first["msg"]
         raise RunError(f"{path}: {key}: {what}") from error
     if "default" not in preset.compute:
         raise RunError(f"{path}: compute: needs a default cluster, for example 'default: cpu-cluster'")
     return preset
+
+
+def preset_file(given: Path) -> Path:
+    """The file of a preset that is given by its path or its name alone."""
+    if given.is_file():
+        return given
+    presets = {file.stem: file for file in sorted((PIPELINES / "presets").glob("*.yml"))}
+    if given.is_dir():
+        raise RunError(f"{given} is a folder; name presets in it, or none for all of pipelines/presets")
+    if str(given) not in presets:
+        raise RunError(f"{given}: no such preset; there are: {', '.join(presets)}")
+    return presets[str(given)]
 
 
 def compile_preset(path: Path) -> dict[Path, str]:
@@ -148,6 +169,11 @@ def _build(path: Path, preset: Preset) -> Any:
         function = getattr(importlib.import_module(f"pipelines.{preset.pipeline}"), preset.pipeline)
     except (MlException, AttributeError) as error:
         raise RunError(f"pipelines/{preset.pipeline}.py: {' '.join(str(error).split())}") from error
+    known = inspect.signature(function).parameters
+    if unknown := [name for name in preset.inputs if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        what = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known)}"
+        raise RunError(f"{path}: inputs: the pipeline has no input {unknown[0]!r}; {what}")
     try:
         given = {name: Input(**value) if isinstance(value, dict) else value for name, value in preset.inputs.items()}
         return function(**given)
@@ -229,14 +255,15 @@ def _step(path: Path, content: dict[str, Any], key: str, name: str) -> dict[str,
 def main(argv: list[str] | None = None) -> int:
     """Write every job, or with --check say which ones are stale."""
     parser = argparse.ArgumentParser(prog="compile.py", description=__doc__)
-    parser.add_argument("presets", nargs="*", type=Path, help="presets to compile (default: all)")
+    parser.add_argument("presets", nargs="*", type=Path, help="presets to compile, by file or name (default: all)")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 when a job is not what would be written"
     )
     args = parser.parse_args(argv)
     stale = []
     try:
-        for preset in args.presets or sorted((PIPELINES / "presets").glob("*.yml")):
+        presets = [preset_file(given) for given in args.presets]
+        for preset in presets or sorted((PIPELINES / "presets").glob("*.yml")):
             for target, text in compile_preset(preset).items():
                 if target.is_file() and target.read_text(encoding="utf-8") == text:
                     continue

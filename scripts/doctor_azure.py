@@ -33,7 +33,7 @@ NAMES = {
 }
 SECONDS = 10  # for each thing that is asked
 LARGEST_BYTES = 2**22
-UP = "python scripts/workspace.py up"
+UP = ".venv/bin/python scripts/workspace.py up"
 
 
 def findings() -> Iterator[Finding]:

@@ -9,22 +9,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "components" / "_shared"))
 
-from lint_rules import azure_loader  # noqa: E402 (the shared code of the components has to be found first)
-from lint_rules.documents import Finding, UnreadableError, read  # noqa: E402
+from lint_rules import azure_loader, pipeline_jobs  # noqa: E402 (the shared code of the components has to be found first)
+from lint_rules.documents import Document, Finding, UnreadableError, read  # noqa: E402
 from lint_rules.rules import RULES  # noqa: E402
 
 NOT_OF_A_RULE = {
     "unreadable": "YAML with a key that stands twice, an alias, or a syntax that azure-ai-ml would not take",
     "azure-ai-ml": "what azure-ai-ml's own loader refuses",
+    "pipeline-job": "what a dry run of scripts/run.py refuses; of a job that is named, not of those in a folder",
+    "unknown-kind": "a file that is named and is of no kind that is checked",
 }
 FOLDERS = ("components", "pipelines", "environments", "scripts")
 
 
-def check(path: Path, ask_azure: bool = True) -> list[Finding]:
-    """What is wrong with one file; azure-ai-ml is asked about a file in which no rule found anything."""
+def check(path: Path, ask_azure: bool = True, named: bool = False) -> list[Finding]:
+    """What is wrong with one file; azure-ai-ml is asked about a file in which no rule found anything. What takes long
+    for all jobs is done for a file that is named, and such a file is of a kind that is checked."""
     try:
         document = read(path)
     except UnreadableError as error:
@@ -32,7 +37,18 @@ def check(path: Path, ask_azure: bool = True) -> list[Finding]:
     found = {(document.line_of(where), rule.name, said) for rule in RULES for where, said in rule.findings(document)}
     if not found and ask_azure:
         found = {(document.line_of(where), "azure-ai-ml", said) for where, said in azure_loader.refusals(document)}
+    if not found and named:
+        if document.kind is None:
+            found = {(1, "unknown-kind", _no_kind(document))}
+        elif document.kind == "job" and ask_azure:
+            found = {(1, "pipeline-job", said) for said in pipeline_jobs.refusals(document)}
     return [Finding(path, *finding) for finding in sorted(found)]
+
+
+def _no_kind(document: Document) -> str:
+    if "pipeline" in document.content:
+        return "a preset, which scripts/compile.py checks; name its job in pipelines/jobs"
+    return "no kind that is checked; is $schema or type: missing or misspelt?"
 
 
 def yaml_files(paths: list[Path]) -> Iterator[Path]:
@@ -61,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     if missing := [str(path) for path in args.paths if not path.exists()]:
         parser.error(f"no such file or folder: {', '.join(missing)}")
     files = list(yaml_files(args.paths or [ROOT / folder for folder in FOLDERS]))
-    findings = [finding for file in files for finding in check(file, ask_azure=not args.skip_azure_ai_ml)]
+    asks = not args.skip_azure_ai_ml
+    findings = [finding for file in files for finding in check(file, asks, named=file in args.paths)]
     print(*findings, sep="\n", end="\n" * bool(findings))
     if findings:
         print(f"findings: {len(findings)}, files: {len(files)}; --list tells of the rules", file=sys.stderr)

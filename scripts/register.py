@@ -11,6 +11,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 import workspace_client
 from localml.errors import RunError
 from registration import plan, sources

@@ -4,12 +4,16 @@
 import argparse
 import gc
 import os
+import shlex
 import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 from localml import jobfile
 from localml.errors import RunError
 from localml.runner import Runner, StepError, summary_texts
@@ -24,7 +28,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", nargs="+", default=[], metavar="KEY=VALUE", help="update a value of the file"
     )
-    parser.add_argument("--name", "-n", help="name of the job; made from the time when not given")
+    parser.add_argument(
+        "--name", "-n", type=jobfile.job_name, help="name of the job; made from the time when not given"
+    )
     parser.add_argument("--stream", "-s", action="store_true", help="show what the steps print")
     parser.add_argument("--dry-run", action="store_true", help="check the file and show the plan; run nothing")
     parser.add_argument(
@@ -129,7 +135,8 @@ def _show_summary(outcome: Outcome) -> None:
         report = path / "report.html"
         print(f"  {port:<16} {shown(report if report.is_file() else path)}")
     print(f"  {'all outputs':<16} {shown(outcome.folder)}")
-    print(f"  {'MLflow':<16} {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {outcome.tracking_uri}")
+    mlflow = [str(Path(sys.executable).parent / "mlflow"), "ui", "--backend-store-uri", outcome.tracking_uri]
+    print(f"  {'MLflow':<16} {shlex.join(mlflow)}")
 
 
 if __name__ == "__main__":

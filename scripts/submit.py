@@ -20,8 +20,11 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 import workspace_client
-from localml import graph, jobfile
+from localml import jobfile
 from localml.errors import RunError
 from localml.graph import component_of
 from workspace_client import RefusedError, UnreachableError, in_one_line, silent
@@ -29,7 +32,6 @@ from workspace_client import RefusedError, UnreachableError, in_one_line, silent
 ENDED = ("Completed", "Failed", "Canceled", "NotResponding")
 PATIENCE_SECONDS = 300  # without an answer, while waiting
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -44,7 +46,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", nargs="+", default=[], metavar="KEY=VALUE", help="update a value of the file"
     )
-    parser.add_argument("--name", "-n", help="name of the job; made up when not given")
+    parser.add_argument("--name", "-n", type=jobfile.job_name, help="name of the job; made up when not given")
     workspace_client.add_flags(parser)
     parser.add_argument("--wait", action="store_true", help="wait for its end; without --file for that of job --name")
     parser.add_argument("--stream", "-s", action="store_true", help="wait, and show what the job prints")
@@ -55,8 +57,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
     args.wait = bool(args.wait or args.stream or args.download)
-    if args.name is not None and not _NAME.fullmatch(args.name):
-        parser.error(f"--name {args.name!r}: a name is of letters, digits, - and _, at most 255, and no - or _ first")
     if args.file is None and (args.set or args.dry_run):
         parser.error("--set and --dry-run need --file, the job that they are about")
     if args.file is None and not (args.name and (args.wait or args.web)):
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     job = jobfile.load(args.file, [setting for group in args.set for setting in group]) if args.file else None
     if job:
         job.name = args.name or job.name
-        _check_bindings(job)
+        jobfile.check_bindings(job)
         _check_downloads(args, job)
     if args.dry_run:
         print(plan(args.file, job))
@@ -223,22 +223,6 @@ def _reason(client: Any, job: Any) -> str:
     except Exception as error:  # the status is known; more is a courtesy
         return f" (no reason: {type(error).__name__}; see {job.studio_url})"
     return ""
-
-
-def _check_bindings(job: Any) -> None:
-    """What azure-ai-ml leaves to Azure: types, enumerations, ranges, cycles."""
-    if _is_all_here(job.jobs):
-        graph.build(job)
-
-
-def _is_all_here(nodes: dict[str, Any]) -> bool:
-    """Whether all ports are known: those of registered components Azure alone knows."""
-    return all(
-        node.type in ("command", "pipeline", "sweep")
-        and not isinstance(component := component_of(node), str)
-        and _is_all_here(getattr(component, "jobs", {}))
-        for node in nodes.values()
-    )
 
 
 def _check_downloads(args: argparse.Namespace, job: Any) -> None:

@@ -345,7 +345,8 @@ def test_no_names_no_certificates_and_nobody_there(azure, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "gone.pem")
     assert lines_of(doctor_azure.findings()) == [
         "missing: AZURE_ML_WORKSPACE: not set, nor in a config.json -> export them; values: az ml workspace list",
-        "missing: REQUESTS_CA_BUNDLE names no certificates: gone.pem -> unset it, or python scripts/workspace.py up",
+        "missing: REQUESTS_CA_BUNDLE names no certificates: gone.pem -> unset it, or "
+        ".venv/bin/python scripts/workspace.py up",
     ]
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     assert "127.0.0.1" in lines_of(doctor_azure.findings())[-1]
@@ -355,4 +356,4 @@ def test_no_names_no_certificates_and_nobody_there(azure, monkeypatch):
     monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"https://127.0.0.1:{port}/metadata")
     last = lines_of(doctor_azure.findings())[-1]
     assert last.startswith(f"missing: 127.0.0.1:{port} is not reached: ")
-    assert last.endswith(" -> python scripts/workspace.py up")
+    assert last.endswith(" -> .venv/bin/python scripts/workspace.py up")

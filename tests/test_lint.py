@@ -351,3 +351,39 @@ def test_vllm_is_not_started_without_a_model(serve, tmp_path):
 def test_both_forms_of_a_batch_deployment(findings, type_, settings, refused):
     named = "name: rows\nendpoint_name: slm-batch\nmodel: azureml:m:1\ncompute: azureml:cpu\n"
     assert findings(SCHEMA.format("batchDeployment") + type_ + named + settings, ask_azure=True) == refused
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("type: uri_folder", "type: uri_fodler", "inputs.raw_data.type: there is no 'uri_fodler'"),
+        ("type: pipeline", "type: pipline", "refused by azure-ai-ml: Unsupported job type: pipline"),
+        (
+            "      raw_data: ",
+            "      raw_dta: ",
+            "jobs.collection: the component has no input 'raw_dta'; it has: ",
+        ),
+    ],
+)
+def test_a_job_that_is_named_is_loaded(right, wrong, said, tmp_path, capsys):
+    text = (ROOT / "pipelines" / "jobs" / "synthesize-embedded.yml").read_text(encoding="utf-8")
+    for folder in ("components", "pipelines"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "own" / "jobs").mkdir(parents=True)
+    (tmp_path / "own" / "samples").symlink_to(ROOT / "pipelines" / "samples")
+    file = tmp_path / "own" / "jobs" / "job.yml"
+    file.write_text(text)
+    assert lint.main([str(file)]) == 0, capsys.readouterr().out
+    file.write_text(text.replace(right, wrong, 1))
+    assert lint.main([str(file.parent)]) == 0  # all jobs of a folder would take long
+    assert lint.main([str(file)]) == 1
+    assert capsys.readouterr().out.startswith(f"{file}:1: pipeline-job: {said}")
+
+
+def test_a_file_of_no_kind_says_so_where_it_is_named(tmp_path, capsys):
+    (tmp_path / "empty.yml").touch()
+    assert lint.main([str(tmp_path)]) == 0
+    assert lint.main([str(tmp_path / "empty.yml")]) == 1
+    assert ":1: unknown-kind: no kind that is checked; is $schema" in capsys.readouterr().out
+    assert lint.main([str(ROOT / "pipelines" / "presets" / "demo.yml")]) == 1
+    assert "unknown-kind: a preset, which scripts/compile.py checks" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from localml.data_assets import DataAssets
 from localml.errors import RunError
 
 _DATASTORE = "azureml://datastores/workspaceblobstore/paths/"  # of a workspace, the default one
+_JOBS = Path(__file__).resolve().parents[2] / "pipelines" / "jobs"
 _SHORT_NAME = re.compile(r"[\w.-]+(:[\w.-]+|@[\w-]+)")
 
 
@@ -29,7 +30,8 @@ class Assets:
 
     def resolve(self, where: str, reference: str) -> Path:
         """The absolute local path of what a job file names; raises ``RunError`` where there is nothing."""
-        if _SHORT_NAME.fullmatch(reference) and not (self._job_folder / reference).exists():
+        is_name = _SHORT_NAME.fullmatch(reference) and not reference.startswith("azureml:")
+        if is_name and not (self._job_folder / reference).exists():
             reference = f"azureml:{reference}"  # azure-ai-ml takes the prefix off the inputs of a node
         if reference.startswith("azureml:"):
             path = self._registered(where, reference)
@@ -56,9 +58,12 @@ class Assets:
         )
         if found:
             return found
-        raise RunError(
-            f"{where}: {reference} is not on this machine; add '{reference}: <local path>' to {self._registry}"
-        )
+        if re.fullmatch(r"azureml:[\w.-]+", reference):
+            raise RunError(f"{where}: {reference}: write a version: {reference}:1 or {reference}@latest")
+        remedy = f"add '{reference}: <local path>' to {self._registry}"
+        if jobs := _jobs_that_make(reference):
+            remedy = f"run {' or '.join(jobs)} first, or {remedy}"
+        raise RunError(f"{where}: {reference} is not on this machine; {remedy}")
 
     def _in_datastore(self, reference: str) -> Path | None:
         """Where the workspace's own datastore is on this machine, which the data collector writes to."""
@@ -67,3 +72,19 @@ class Assets:
         datastore = (self._root / "datastores" / "workspaceblobstore").resolve()
         path = (datastore / reference.removeprefix(_DATASTORE).strip("/")).resolve()
         return path if path.is_relative_to(datastore) else None
+
+
+def _jobs_that_make(reference: str) -> list[str]:
+    """The job files of this repository, three at most, that register a model or an output of this name; one that asks
+    for it itself, or is for Azure where another is not, helps nobody here."""
+    name = re.split("[:@]", reference)[1]
+    found = []
+    for file in sorted(_JOBS.glob("*.yml")):
+        text = file.read_text(encoding="utf-8")
+        if name not in text or re.search(rf"azureml:{re.escape(name)}[:@]", text):
+            continue
+        job = yaml.safe_load(text)
+        outputs = [output.get("name") for output in job["outputs"].values()]
+        if name in (job["inputs"].get("registered_model_name"), *outputs):
+            found.append(f"pipelines/jobs/{file.name}")
+    return ([file for file in found if "-azure" not in file] or found)[:3]

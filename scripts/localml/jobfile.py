@@ -1,16 +1,27 @@
 """Reads a pipeline job file with azure-ai-ml's own loader and turns its complaints into one line each."""
 
+import argparse
+import difflib
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from localml import graph
 from localml.errors import RunError
 from localml.graph import component_of
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
+_TYPES = ("uri_file", "uri_folder", "mltable", "custom_model", "mlflow_model", "triton_model")
+_TYPES += ("string", "integer", "number", "boolean")
+# What --set may begin with: the fields of a pipeline job, of which azure-ai-ml names only the one that it refuses.
+_FIELDS = ("name", "display_name", "description", "experiment_name", "tags", "properties", "settings", "compute")
+_FIELDS += ("identity", "services", "inputs", "outputs", "jobs", "type", "component")
 
 
 def quiet() -> None:
@@ -38,7 +49,11 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
 
     if not path.is_file():
         raise RunError(f"{path}: no such job file; the compiled jobs stand in pipelines/jobs/")
-    overrides = [override for setting in settings for override in _overrides(path, setting)]
+    content = _content(path)
+    if other := _other_kind(path, content):
+        raise RunError(f"{path} is {other}")
+    _check_input_types(path, content)
+    overrides = [override for setting in settings for override in _overrides(path, content, setting)]
     try:
         job = load_job(path, params_override=overrides)
         if job.type != "pipeline":
@@ -58,15 +73,78 @@ def load(path: Path, settings: Sequence[str] = ()) -> Any:
     return job
 
 
-def _overrides(path: Path, setting: str) -> list[dict[str, Any]]:
+def job_name(text: str) -> str:
+    """A name that Azure ML takes, for argparse."""
+    if not _NAME.fullmatch(text):
+        what = "a name is of letters a to z, digits, - and _, at most 255, and no - or _ first"
+        raise argparse.ArgumentTypeError(f"{text!r}: {what}")
+    return text
+
+
+def check_bindings(job: Any) -> None:
+    """What azure-ai-ml leaves to Azure: types, enumerations, ranges, cycles; raises ``RunError``."""
+    if _is_all_here(job.jobs):
+        graph.build(job)
+
+
+def _is_all_here(nodes: dict[str, Any]) -> bool:
+    """Whether all ports are known: those of registered components Azure alone knows."""
+    return all(
+        node.type in ("command", "pipeline", "sweep")
+        and not isinstance(component := component_of(node), str)
+        and _is_all_here(getattr(component, "jobs", {}))
+        for node in nodes.values()
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The file as it is; empty where it cannot be read, since the loader says what is wrong with it."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _other_kind(path: Path, content: dict[str, Any]) -> str | None:
+    """What a file is that is no job, and where the job is; azure-ai-ml would name all the fields that it misses."""
+    if "pipeline" in content and "type" not in content:
+        job = path.parent.parent / "jobs" / path.name
+        return f"a preset; its job is {job}" if job.is_file() else "a preset; scripts/compile.py makes its job"
+    if not content.keys().isdisjoint({"trigger", "create_job", "create_monitor"}):
+        job = content.get("create_job")
+        where = os.path.normpath(path.parent / job) if isinstance(job, str) else "not in a file"
+        return f"a schedule; its job is {where}"
+    is_component = "component" in str(content.get("$schema")).lower() or {"name", "version"} <= content.keys()
+    if is_component and content.get("type") in ("command", "parallel", "pipeline"):
+        kind = "pipeline component" if content["type"] == "pipeline" else "component"
+        return f"a {kind}; a job uses it, see pipelines/jobs"
+    return None
+
+
+def _check_input_types(path: Path, content: dict[str, Any]) -> None:
+    """azure-ai-ml says of another type that the input is no number, no text and no truth value either."""
+    inputs = content.get("inputs")
+    for name, given in inputs.items() if isinstance(inputs, dict) else ():
+        kind = given.get("type") if isinstance(given, dict) else None
+        if isinstance(kind, str) and kind not in _TYPES:
+            raise RunError(f"{path}: inputs.{name}.type: there is no {kind!r}; there are: {', '.join(_TYPES)}")
+
+
+def _overrides(path: Path, content: dict[str, Any], setting: str) -> list[dict[str, Any]]:
     """``a.b.c=value`` as azure-ai-ml takes it; a relative path that exists from here is meant from here."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise RunError(f"--set {setting!r}: expected KEY=VALUE, for example inputs.raw_data.path=my/documents")
     value = _value(text)
-    if key.endswith(".path") and isinstance(value, str) and "://" not in value and Path(value).exists():
-        value = str(Path(value).resolve())
-    return [{place: value} for place in _places(path, key)]
+    places = _places(path, content, key)
+    if key.endswith(".path") and isinstance(value, str) and "://" not in value and not value.startswith("azureml:"):
+        if Path(value).exists():
+            value = str(Path(value).resolve())
+        elif ".inputs." in f".{key}" and "${{" not in value and not (path.parent / value).exists():
+            where = "" if Path(value).is_absolute() else f", neither from {Path.cwd()} nor beside the job file"
+            raise RunError(f"--set {setting}: nothing there{where}; check the path")
+    return [{place: value} for place in places]
 
 
 def _value(text: str) -> Any:
@@ -78,24 +156,34 @@ def _value(text: str) -> Any:
         return text
 
 
-def _places(path: Path, key: str) -> list[str]:
+def _places(path: Path, content: dict[str, Any], key: str) -> list[str]:
     """Where a value goes. azure-ai-ml accepts any key and the value is then lost, so a name that the file does not have
     is refused, unless it is an optional input of the steps: a job leaves out what its preset does not give."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return [key]  # the loader says what is wrong with the file
     section, _, rest = key.partition(".")
-    if section not in ("inputs", "jobs", "outputs") or not isinstance(content, dict):
+    if not content or (section in _FIELDS and section not in ("inputs", "jobs", "outputs")):
         return [key]
     known = content.get(section) or {}
-    name = rest.partition(".")[0]
+    name, _, field = rest.partition(".")
+    if section not in _FIELDS:
+        raise RunError(f"--set {key}: a job has no {section!r}{_nearest(content, key)}")
+    if section == "inputs" and name in known and field not in ("", "path", "type", "mode", "description"):
+        raise RunError(f"--set {key}: an input has no {field!r}{_nearest(content, key)}")
     if name in known:
         return [key]
     steps = [step for step, node in (content.get("jobs") or {}).items() if name in _absent_ports(path, node)]
     if section == "inputs" and steps:
         return [f"jobs.{step}.inputs.{rest}" for step in steps]
     raise RunError(f"--set {key}: the job has no {section[:-1]} {name!r}; it has: {', '.join(known) or 'none'}")
+
+
+def _nearest(content: dict[str, Any], key: str) -> str:
+    """The key of the job that may be meant, or the inputs that there are."""
+    inputs = content.get("inputs")
+    inputs = inputs if isinstance(inputs, dict) else {}
+    known = {name: f"inputs.{name}{'.path' * isinstance(given, dict)}" for name, given in inputs.items()}
+    near = difflib.get_close_matches(key, [*known.values(), *_FIELDS], 1)
+    near = near or [known[name] for name in difflib.get_close_matches(key, known, 1)]
+    return f"; did you mean {near[0]}?" if near else f"; its inputs: {', '.join(inputs) or 'none'}"
 
 
 def _absent_ports(path: Path, node: dict[str, Any]) -> set[str]:

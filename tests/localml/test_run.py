@@ -1,12 +1,17 @@
 """Running job files: values, reuse, expansion, processes, tracking."""
 
 import json
+import shlex
 import sqlite3
+import subprocess
+import sys
 import uuid
+from pathlib import Path
 
 import pytest
 import yaml
 
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 COPY = "pathlib.Path(args.out).write_text(pathlib.Path(args.text).read_text() + args.get('word', ''))"
 STRING = {"type": "string", "description": "d"}
 
@@ -329,3 +334,31 @@ def test_the_snapshot_leaves_out_what_amlignore_names(toys):
     assert toys.run(toys.job({"look": {"component": look}}), "-n", name).returncode == 0
     seen = toys.output(name, "look")
     assert "shared.txt" in seen and "private.txt" not in seen
+
+
+@pytest.mark.parametrize("name", ["my run", "実験1", "-run", "a" * 256])
+def test_a_name_that_azure_refuses_is_refused_here(toys, tmp_path, name):
+    done = toys.run(tmp_path / "job.yml", f"--name={name}")
+    assert done.returncode == 2
+    assert f"--name/-n: {name!r}: a name is of letters" in done.stderr
+
+
+def test_the_command_for_mlflow_can_be_pasted(toys, tmp_path):
+    toys.root = tmp_path / "a folder"
+    done = toys.run(two_steps(toys, unique()))
+    line = next(line for line in done.stdout.splitlines() if line.startswith("  MLflow"))
+    command = shlex.split(line)[1:]
+    assert command[1:3] == ["ui", "--backend-store-uri"]
+    assert command[3] == f"sqlite:///{tmp_path}/a folder/mlflow.db"
+
+
+@pytest.mark.parametrize("script", ["run", "submit", "register", "compile", "lint", "catalogue"])
+def test_a_python_without_the_packages(script):
+    done = subprocess.run(
+        [sys.executable, "-S", str(SCRIPTS / f"{script}.py"), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{script}.py: error: yaml is not installed in this Python ({sys.executable}): "
+        f"run scripts/setup.sh, then .venv/bin/python scripts/{script}.py\n"
+    )
