@@ -5,6 +5,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 from localml.endpoints import client
 from localml.errors import RunError
 

@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+import localml.needs_venv  # noqa: F401 (before what a Python may lack)
+
+# isort: split
 import psutil
 
 from localml.endpoints import client as endpoint_host
@@ -104,7 +107,9 @@ def down(args: argparse.Namespace) -> None:
     _end_azurite(args.root)
     print("stopped" if process else "no workspace is running")
     if endpoint_host.is_hosted(args.root):
-        print("its online endpoints serve on: python scripts/endpoint.py stop ends them, those of local runs too")
+        print(
+            f"its online endpoints serve on: {sys.executable} scripts/endpoint.py stop ends them, those of local runs too"
+        )
 
 
 def env(args: argparse.Namespace) -> None:
