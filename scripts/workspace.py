@@ -108,7 +108,7 @@ def down(args: argparse.Namespace) -> None:
     print("stopped" if process else "no workspace is running")
     if endpoint_host.is_hosted(args.root):
         print(
-            f"its online endpoints serve on: {sys.executable} scripts/endpoint.py stop ends them, those of local runs too"
+            f"its online endpoints serve on: {sys.executable} scripts/endpoint.py stop ends them, also those of runs here"
         )
 
 
