@@ -107,9 +107,7 @@ def down(args: argparse.Namespace) -> None:
     _end_azurite(args.root)
     print("stopped" if process else "no workspace is running")
     if endpoint_host.is_hosted(args.root):
-        print(
-            f"its online endpoints serve on: {sys.executable} scripts/endpoint.py stop ends them, also those of runs here"
-        )
+        print(f"its online endpoints serve on, and those of runs; {sys.executable} scripts/endpoint.py stop ends them")
 
 
 def env(args: argparse.Namespace) -> None:
