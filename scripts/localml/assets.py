@@ -84,7 +84,7 @@ def _jobs_that_make(reference: str) -> list[str]:
         if name not in text or re.search(rf"azureml:{re.escape(name)}[:@]", text):
             continue
         job = yaml.safe_load(text)
-        outputs = [output.get("name") for output in job["outputs"].values()]
-        if name in (job["inputs"].get("registered_model_name"), *outputs):
+        outputs = [output.get("name") for output in job.get("outputs", {}).values() if isinstance(output, dict)]
+        if name in (job.get("inputs", {}).get("registered_model_name"), *outputs):
             found.append(f"pipelines/jobs/{file.name}")
     return ([file for file in found if "-azure" not in file] or found)[:3]
