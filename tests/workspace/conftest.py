@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from localml.endpoints import client as endpoint_host
 from localml.workspace import blobs, settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -57,6 +58,7 @@ def workspace(tmp_path_factory) -> Iterator[Workspace]:
         yield made
     finally:
         made.script("down")
+        endpoint_host.stop_host(root, seconds=60)  # which serves on when a workspace is down
 
 
 @pytest.fixture(scope="module", autouse=True)
